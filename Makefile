@@ -89,6 +89,11 @@ notebooks: $(READY) ## execute the notebooks into runs/notebooks/
 	    -y 'overrides: [$(foreach setting,$(SET),"$(setting)",)]' "$$notebook" "runs/$$notebook"
 	done
 
+.PHONY: schema
+schema: $(READY) ## write the JSON Schema of recipes to recipes/schema.json, for editors
+	$(PY) -m workflows schema > recipes/schema.json.new
+	mv recipes/schema.json.new recipes/schema.json
+
 # ── checks ──────────────────────────────────────────────────────────────────────────────
 .PHONY: test test-quality lint types contracts pytest
 ifeq ($(NGC),)

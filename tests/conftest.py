@@ -32,6 +32,7 @@ NEEDS = {
     "test_raw_values.py": ("fastapi",),
     "test_reference.py": ("fastapi",),
     "test_report_charts.py": ("matplotlib",),
+    "test_schema.py": ("jsonschema",),
     "test_serve*.py": ("fastapi", "fastapi_offline", "httpx"),
     "test_tracking.py": ("mlflow",),
     "test_tune.py": ("optuna",),

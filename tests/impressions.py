@@ -31,7 +31,7 @@ RAW: dict[str, Any] = {
         "item_id": {"role": "item", "id": True},
         "item_category": {"role": "item"},
         "user_item_brands": {"role": "context"},
-        "position": {"role": "context", "kind": "number", "null": 0.0},
+        "position": {"role": "context", "kind": "number", "fill": 0.0},
         "click": {"role": "context", "kind": "number"},
     },
 }

@@ -147,7 +147,7 @@ def test_a_line_without_features_of_its_own_or_in_common(raw: Impressions) -> No
 
 def test_a_weight_of_a_single_value_is_a_number(raw: Impressions) -> None:
     features = {**RAW["features"], "user_item_brands_weight": {"role": "context", "kind": "number"}}
-    features["user_item_brands_weight"]["null"] = 0.0
+    features["user_item_brands_weight"]["fill"] = 0.0
     table = sources.read(raw.recipe(features=features), raw.folder).tables["log"]
     weights = table["user_item_brands_weight"].to_pylist()
     assert weights == [None if row["user_item_brands"] is None else 2.5 for row in expected(raw)]

@@ -243,7 +243,7 @@ def _nothing(world: World) -> None:
         (_typo, [], "line 7, field interaction: Object contains unknown field `interaction`. Did"),
         (
             _nothing,
-            ["--set", "features.age.null=error"],
+            ["--set", "features.age.fill=error"],
             "people.csv, row 2, column 'age': the number is missing",
         ),
         (

@@ -237,7 +237,8 @@ def test_e05_drop_drops_and_counts(world: World, base: EtlResult) -> None:
     strangers = sum(row["user_id"] == UNKNOWN_USER for row in world.log)
     users = base.report.users["rows"]
     report = run(
-        world, "join=[{table: people, on: user_id, on_missing: drop}, {table: films, on: item_id}]"
+        world,
+        "join=[{table: people, key: user_id, on_missing: drop}, {table: films, key: item_id}]",
     ).report
     assert strangers > 10
     assert report.dropped["user_id not in people"] == report.unmatched["people"] == strangers
@@ -254,10 +255,10 @@ def test_e05_fill_gives_values_to_those_whom_no_table_knows(world: World) -> Non
     for row in world.people:
         row["age"] = row["age"] or 30
     world.write()
-    fill = "{table: people, on: user_id, on_missing: fill, fill: {age: 33, city: nowhere}}"
+    fill = "{table: people, key: user_id, on_missing: fill, fill: {age: 33, city: nowhere}}"
     result = run(
         world,
-        f"join=[{fill}, {{table: films, on: item_id}}]",
+        f"join=[{fill}, {{table: films, key: item_id}}]",
         "features.age={role: user, kind: number}",
     )
     assert result.report.unmatched["people"] == 17
@@ -287,7 +288,7 @@ def test_e05_fill_gives_values_to_those_whom_no_table_knows(world: World) -> Non
 )
 def test_a_fill_that_does_not_fit_is_refused(world: World, join: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        world.recipe(f"join=[{{table: people, on: user_id, {join}}}]")
+        world.recipe(f"join=[{{table: people, key: user_id, {join}}}]")
 
 
 def test_a_column_whose_values_are_all_rare_is_named(
@@ -302,7 +303,7 @@ def test_a_missing_number_without_policy_is_refused_at_its_row(world: World) -> 
     with pytest.raises(
         DataError,
         match=r"raw/people\.csv, row 2, column 'age': the number is missing, as in 1 more row, "
-        r"and the recipe has no policy for it\. Set features\.age\.null to median, mean or a "
+        r"and the recipe has no policy for it\. Set features\.age\.fill to median, mean or a "
         r"number \(and indicator: true",
     ):
         run(world, "features.age={role: user, kind: number}")
@@ -320,7 +321,7 @@ def test_a_number_that_is_missing_for_want_of_a_match_is_refused(world: World) -
         r"so their number 'age' is missing.*, or `on_missing: drop` or `fill` in the join of 'pe",
     ):
         run(world, age)
-    drop = "join=[{table: people, on: user_id, on_missing: drop}, {table: films, on: item_id}]"
+    drop = "join=[{table: people, key: user_id, on_missing: drop}, {table: films, key: item_id}]"
     assert run(world, age, drop).report.rows["train"] > 0
 
 
@@ -345,7 +346,7 @@ def test_a_gap_in_a_row_that_is_dropped_anyway_is_no_fault(world: World) -> None
     [("median", np.median), ("mean", np.mean), ("-1", lambda ages: -1.0)],
 )
 def test_each_policy_fills_the_gaps(world: World, policy: str, fill: Callable[..., float]) -> None:
-    result = run(world, f"features.age={{role: user, kind: number, null: {policy}}}")
+    result = run(world, f"features.age={{role: user, kind: number, fill: {policy}}}")
     ages = {row["user_id"]: row["age"] for row in world.people}
     known = [ages.get(row["user_id"]) for row in expected(world)["train"]]
     told = json.loads((result.folder / "statistics.json").read_text(encoding="utf-8"))
@@ -365,7 +366,7 @@ def test_e06_no_number_is_missing_after_etl(world: World, base: EtlResult) -> No
         assert found.notna().all().all()
         assert len(found.columns) >= 1
     for policy in ("median", "mean", "0.5"):
-        price = f"features.price={{role: item, kind: number, null: {policy}, indicator: true}}"
+        price = f"features.price={{role: item, kind: number, fill: {policy}, indicator: true}}"
         result = run(world, price)
         for name in (*PARTS, "items"):
             found = part(result, name)
@@ -395,7 +396,7 @@ def test_weights_go_to_the_loss_as_they_are_and_to_no_tower(world: World) -> Non
     for n, row in enumerate(world.log):
         row["worth"] = None if n % 7 == 0 else n / 4
     world.write()
-    result = run(world, "features.worth={role: weight, kind: number, null: 0.5}")
+    result = run(world, "features.worth={role: weight, kind: number, fill: 0.5}")
     worth = [0.5 if row["worth"] is None else row["worth"] for row in expected(world)["train"]]
     found = part(result, "train")
     assert found["row_weight"].tolist() == worth

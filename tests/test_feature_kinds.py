@@ -25,12 +25,12 @@ FEATURES: dict[str, dict[str, Any]] = {
     "categories": {"role": "item", "kind": "categories", "separator": "|"},
     "weighted categories": {"role": "item", "kind": "categories", "weights": "w"},
     "number": {"role": "context", "kind": "number"},
-    "number with indicator": {"role": "user", "kind": "number", "null": 0.0, "indicator": True},
+    "number with indicator": {"role": "user", "kind": "number", "fill": 0.0, "indicator": True},
     "number, no input": {"role": "user", "kind": "number", "input": False},
     "label": {"role": "item", "kind": "label"},
     "weights": {"role": "item", "kind": "weights"},
     "time": {"role": "time"},
-    "row weight": {"role": "weight", "kind": "number", "null": 1.0},
+    "row weight": {"role": "weight", "kind": "number", "fill": 1.0},
 }
 
 
@@ -71,7 +71,7 @@ def test_changes_and_tags_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_refuses_the_fields_of_others(kind: str) -> None:
-    given: dict[str, Any] = {"separator": "|", "weights": "w", "null": 0.0, "indicator": True}
+    given: dict[str, Any] = {"separator": "|", "weights": "w", "fill": 0.0, "indicator": True}
     given |= {"vocabulary": {"min_count": 2}, "dim": 8}
     needed = {"dim": 8} if "dim" in KINDS[kind].takes else {}
     for field, value in given.items():

@@ -210,7 +210,7 @@ def test_a_grown_stage_keeps_what_was_learnt(world: World) -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("features.age.null=mean", r"features.age.null: 'median', now 'mean'"),
+        ("features.age.fill=mean", r"features.age.fill: 'median', now 'mean'"),
         ("derive=[{kind: top_values, of: shop, to: top_shop, n: 1}]", "derive step of top_shop"),
     ],
 )

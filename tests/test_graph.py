@@ -28,13 +28,13 @@ from workflows.recipe import Recipe
 FEATURES: dict[str, Any] = {
     "when": {"role": "time"},  # first, though it has no node of its own
     "user": {"role": "user", "id": True},
-    "age": {"role": "user", "kind": "number", "null": "median", "indicator": True},
+    "age": {"role": "user", "kind": "number", "fill": "median", "indicator": True},
     "city": {"role": "user"},
     "item": {"role": "item", "id": True, "input": False},
     "title": {"role": "item", "kind": "label"},
     "tags": {"role": "item", "kind": "categories", "separator": "|"},
     "price": {"role": "item", "kind": "number"},
-    "stock": {"role": "item", "kind": "number", "null": 0, "input": False},
+    "stock": {"role": "item", "kind": "number", "fill": 0, "input": False},
     "shop": {"role": "context", "vocabulary": {"oov_buckets": 4}},
 }
 
@@ -124,7 +124,7 @@ def test_statistics_are_those_of_numpy() -> None:
 
 @pytest.mark.parametrize(("policy", "fill"), [("mean", 20.0), ("median", 10.0), (-1, -1.0)])
 def test_each_null_policy_by_hand(policy: Any, fill: float) -> None:
-    of = recipe(age={"role": "user", "kind": "number", "null": policy})
+    of = recipe(age={"role": "user", "kind": "number", "fill": policy})
     data = frame(4).assign(age=np.array([np.nan, 10, 40, 10], np.float32))
     fitted = fit(of, data)
     assert fitted.numbers["age"].fill == pytest.approx(fill)

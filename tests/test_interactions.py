@@ -130,10 +130,10 @@ def test_a_column_of_both_joined_tables_without_an_owner_is_refused(
 
 
 def test_what_is_made_of_a_filled_value_is_the_same_in_log_and_table(world: World) -> None:
-    fill = "{table: films, on: item_id, on_missing: fill, fill: {price: 2.5, title: none such}}"
+    fill = "{table: films, key: item_id, on_missing: fill, fill: {price: 2.5, title: none such}}"
     result = run(
         world,
-        f"join=[{{table: people, on: user_id}}, {fill}]",
+        f"join=[{{table: people, key: user_id}}, {fill}]",
         "derive=[{kind: price_cluster, of: price, to: cluster, k: 3}, "
         "{kind: top_values, of: title, to: top, n: 20}, "
         "{kind: bins, of: price, to: dear, edges: [1], labels: [no, yes]}]",
@@ -155,18 +155,18 @@ def test_what_is_made_of_a_filled_value_is_the_same_in_log_and_table(world: Worl
     [("{city: none}", r"\(films.csv\) has no column 'city'"), ("{top: x}", "fill 'title', which")],
 )
 def test_a_join_fills_its_own_columns_only(world: World, fill: str, said: str) -> None:
-    join = f"{{table: films, on: item_id, on_missing: fill, fill: {fill}}}"
+    join = f"{{table: films, key: item_id, on_missing: fill, fill: {fill}}}"
     with pytest.raises((DataError, RecipeError), match=said):
         run(
             world,
-            f"join=[{{table: people, on: user_id}}, {join}]",
+            f"join=[{{table: people, key: user_id}}, {join}]",
             "derive=[{kind: top_values, of: title, to: top, n: 20}]",
             "features.top={role: item}",
         )
 
 
 @pytest.mark.parametrize(
-    "kind", ["", "kind: number, null: mean, ", "kind: categories, separator: '|', "]
+    "kind", ["", "kind: number, fill: mean, ", "kind: categories, separator: '|', "]
 )
 def test_who_has_no_row_yet_keeps_what_his_table_says(world: World, kind: str) -> None:
     """A column of the log and of the table: the log's last row says it, else the table."""
@@ -176,7 +176,7 @@ def test_who_has_no_row_yet_keeps_what_his_table_says(world: World, kind: str) -
     world.write()
     result = run(world, f"features.hue={{{kind}role: item}}")
     hues = {item: row["hue"] for item, row in raw_table(result, "items").items()}
-    plain = {"": "7", "kind: number, null: mean, ": 7.0}.get(kind, ["7"])
+    plain = {"": "7", "kind: number, fill: mean, ": 7.0}.get(kind, ["7"])
     assert hues.pop(UNSEEN) == plain
     assert all(hue is not None and hue != plain for hue in hues.values())
 
@@ -233,16 +233,16 @@ def test_a_join_that_finds_few_ids_is_told_and_goes_on(
 def test_values_of_ones_own_are_asked_for_in_words(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    join = "{table: people, on: user_id, on_missing: fill, fill: {city: Rom}}"
-    result = run(spelt(world, "other {}".format), f"join=[{join}, {{table: films, on: item_id}}]")
+    join = "{table: people, key: user_id, on_missing: fill, fill: {city: Rom}}"
+    result = run(spelt(world, "other {}".format), f"join=[{join}, {{table: films, key: item_id}}]")
     assert set(decoded(result, "train", "city")) == {"Rom"}
     assert any(message.startswith("None of 8 ids") for message in caplog.messages)
 
 
 def test_a_join_that_would_drop_every_row_is_refused_by_its_cause(world: World) -> None:
-    join = "{table: people, on: user_id, on_missing: drop}"
+    join = "{table: people, key: user_id, on_missing: drop}"
     with pytest.raises(DataError, match="The likely cause is capital letters, in one of them"):
-        run(spelt(world, str.upper), f"join=[{join}, {{table: films, on: item_id}}]")
+        run(spelt(world, str.upper), f"join=[{join}, {{table: films, key: item_id}}]")
 
 
 def test_a_part_of_its_own_file_may_be_of_strangers(

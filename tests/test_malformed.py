@@ -590,7 +590,9 @@ CASES = [
         "ids that no table has",
         cell("log.csv", 7, 0, "nobody"),
         {"user_id not in people": 1},
-        set=("join=[{table: people, on: user_id, on_missing: drop}, {table: films, on: item_id}]",),
+        set=(
+            "join=[{table: people, key: user_id, on_missing: drop}, {table: films, key: item_id}]",
+        ),
     ),
     Case(
         "a table's row without its id",

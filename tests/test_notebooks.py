@@ -161,7 +161,7 @@ sources:
   log: {files: log.csv}
   films: {files: films.csv}
 interactions: log
-join: [{table: films, on: film}]
+join: [{table: films, key: film}]
 split: {kind: leave_last, valid: 1, test: 1}
 history: {columns: [film], max_len: 8}
 features:

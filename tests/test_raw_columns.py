@@ -37,8 +37,8 @@ sources:
   films: {files: films.csv}
 interactions: log
 join:
-  - {table: people, on: user_id}
-  - {table: films, on: item_id, on_missing: fill, fill: {genre_path: "none.none"}}
+  - {table: people, key: user_id}
+  - {table: films, key: item_id, on_missing: fill, fill: {genre_path: "none.none"}}
 filter: [{kind: keep, column: rating, is: ">=", value: 2}]
 derive:
   - {kind: date_part, of: when, to: month, part: month}
@@ -56,7 +56,7 @@ derive:
 split: {kind: leave_last, valid: 1, test: 1}
 features:
   user_id: {role: user, id: true}
-  age: {role: user, kind: number, null: median}
+  age: {role: user, kind: number, fill: median}
   group: {role: user}
   top_city: {role: user}
   item_id: {role: item, id: true}
@@ -65,10 +65,10 @@ features:
   genre: {role: item}
   top_genre: {role: item}
   cluster: {role: item}
-  log_price: {role: item, kind: number, null: mean}
-  year: {role: item, kind: number, null: mean}
-  month_sin: {role: context, kind: number, null: mean}
-  month_cos: {role: context, kind: number, null: mean}
+  log_price: {role: item, kind: number, fill: mean}
+  year: {role: item, kind: number, fill: mean}
+  month_sin: {role: context, kind: number, fill: mean}
+  month_cos: {role: context, kind: number, fill: mean}
   weekday: {role: context}
   when: {role: time, format: "%d/%m/%Y %H:%M"}
 history: {columns: [item_id, genre, cluster], max_len: 4}
@@ -174,8 +174,8 @@ def test_columns_between_steps_are_inputs_and_others_are_not(run):
 
 
 def test_a_column_that_a_join_fills_stays_an_input(run):
-    film = "{table: films, on: item_id, on_missing: fill, fill: {genre: none}}"
-    recipe = run.world.recipe(f"join=[{{table: people, on: user_id}}, {film}]")
+    film = "{table: films, key: item_id, on_missing: fill, fill: {genre: none}}"
+    recipe = run.world.recipe(f"join=[{{table: people, key: user_id}}, {film}]")
     assert columns_read(recipe, "genre") == ["genre"]
     assert columns_read(recipe, "cluster") == ["price"]
 

@@ -75,7 +75,7 @@ def test_recipe_is_frozen(minimal: Path) -> None:
         ("{kind: leave_last}", "{kind: leave_last, vaild: 2}", 6, "split.vaild", "valid"),
         ("split:", "trian: {epochs: 3}\nsplit:", 6, "trian", "train"),
         ("split:", "train: {epoch: 3}\nsplit:", 6, "train.epoch", "epochs"),
-        ("split:", "join:\n  - {table: shops, onn: user}\nsplit:", 7, "join.0.onn", "on"),
+        ("split:", "join:\n  - {table: shops, kye: user}\nsplit:", 7, "join.0.kye", "key"),
         (
             "split:",
             "derive:\n  - {kind: bins, of: a, to: b, edge: [1], labels: [c, d]}\nsplit:",
@@ -146,6 +146,8 @@ def test_a_field_of_another_kind_is_not_proposed_to_a_block_that_does_not_have_i
     [
         ("offers.dim=8", "Its fields belong to `model` now, with kind: offers. "),
         ("model.history_decay=null", "It is model.encoder.decay now, such as encoder: {decay: 10}"),
+        ("features.x={role: user, kind: number, null: mean}", "It is `fill` now, such as fill: me"),
+        ("join=[{table: shops, on: user}]", "It is `key` now, such as {table: products, key: sku}"),
     ],
 )
 def test_a_field_of_an_earlier_version_points_to_what_took_its_place(
@@ -212,8 +214,8 @@ def test_a_wrong_value_of_a_mapping_is_told_with_its_key(
         ("features.when.unit=h", "field features.when.unit: Invalid enum value 'h'. Expected one"),
         ("features.x=null", "field features.x: Expected `object`, got `null`"),
         (
-            "features.x={role: user, kind: number, null: zero}",
-            "field features.x.null: Invalid enum value 'zero'. Expected one of: error, mean, me",
+            "features.x={role: user, kind: number, fill: zero}",
+            "field features.x.fill: Invalid enum value 'zero'. Expected one of: error, mean, me",
         ),
         (
             "features.x={role: user, kind: categories, separator: ''}",
@@ -237,7 +239,7 @@ def test_a_wrong_value_of_a_mapping_is_told_with_its_key(
         ("split={kind: time, valid: -0.1}", "field split.valid: Expected `float` >= 0.0"),
         ("split={kind: leave_last, valid: 0}", "field split.valid: Expected `int` >= 1"),
         ("vocabulary.oov_buckets=0", "field vocabulary.oov_buckets: Expected `int` >= 1"),
-        ("join={table: shops, on: user}", "field join: Expected `array`, got `object`"),
+        ("join={table: shops, key: user}", "field join: Expected `array`, got `object`"),
         (
             "filter=[{kind: keep, column: x, is: '=>', value: 1}]",
             "field filter.0.is: Invalid enum value '=>'. Expected one of: !=",
@@ -295,7 +297,7 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
         ("features={user_row: {role: user}}", "a feature may not be called 'user_row': etl has"),
         ("features={in_train: {role: user}}", "a feature may not be called 'in_train'.*`rename`"),
         (
-            "features={age: {role: user, kind: number, indicator: true, null: 0}, "
+            "features={age: {role: user, kind: number, indicator: true, fill: 0}, "
             "age_missing: {role: user}}",
             "a feature may not be called 'age_missing': etl has a column of that name",
         ),
@@ -312,7 +314,7 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
         ),
         ("features.x={role: context, id: true}", "an id has role user or item and kind category"),
         ("features.item.kind=label", "features.item: an id has role user or item and kind categ"),
-        ("features.x={role: user, null: mean}", "features.x: null is for kind number"),
+        ("features.x={role: user, fill: mean}", "features.x: fill is for kind number"),
         ("features.x={role: user, indicator: true}", "features.x: indicator is for kind number"),
         ("features.x={role: user, separator: ','}", "features.x: separator is for kinds cat"),
         (
@@ -336,18 +338,18 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
         ("features.x={role: weight, kind: weights}", "kind weights is for roles user, item and"),
         ("features.x={role: user, unit: ms}", "features.x: unit is for role time"),
         ("interactions=logs", r"interactions names 'logs', which is not one of the sources \(log"),
-        ("join=[{table: zz, on: user}]", "join names 'zz', which is not one of the sources"),
+        ("join=[{table: zz, key: user}]", "join names 'zz', which is not one of the sources"),
         ("split={kind: given, test: zz}", "split names 'zz', which is not one of the sources"),
         (
             "split={kind: given, test: log, valid: yy}",
             "split names 'yy', which is not one of the sources",
         ),
         (
-            "join=[{table: shops, on: when}]",
-            "join of 'shops' is on 'when'; expected the user id 'user' or the item id 'item'",
+            "join=[{table: shops, key: when}]",
+            "join of 'shops' has the key 'when'; expected the user id 'user' or the item id 'item'",
         ),
         (
-            "join=[{table: shops, on: user}, {table: log, on: user}]",
+            "join=[{table: shops, key: user}, {table: log, key: user}]",
             "join may look up one table by the user id and one by the item id",
         ),
         ("split={kind: time, valid: 0.5, test: 0.5}", r"split: valid and test are shares; .* 0.5"),
@@ -468,16 +470,20 @@ def test_scalars_are_those_of_yaml_1_2(yaml_text: str, value: Any) -> None:
     assert type(raw["a"]["b"]) is type(value)
 
 
-def test_the_keys_on_and_null_are_text(tmp_path: Path) -> None:
-    text = MINIMAL + "  age: {role: user, kind: number, null: median}\njoin:\n  - table: shops\n"
-    recipe = recipes.load(written(tmp_path, text + "    on: item\n"))
-    assert recipe.join[0].on == "item"
-    assert recipe.features["age"].null == "median"
+def test_other_yaml_readers_read_a_join_and_a_fill_as_this_package_does(tmp_path: Path) -> None:
+    """YAML 1.1 takes the keys `on` and `null`, their earlier names, for True and None."""
+    text = MINIMAL + "  age: {role: user, kind: number, fill: median}\njoin:\n  - table: shops\n"
+    recipe = recipes.load(written(tmp_path, text + "    key: item\n"))
+    assert recipe.join[0].key == "item"
+    assert recipe.features["age"].fill == "median"
+    raw = yaml.safe_load(text + "    key: item\n")
+    assert raw["join"] == [{"table": "shops", "key": "item"}]
+    assert raw["features"]["age"] == {"role": "user", "kind": "number", "fill": "median"}
 
 
 def test_a_missing_number_may_stand_for_a_number(minimal: Path) -> None:
-    recipe = recipes.load(minimal, ["features.x={role: user, kind: number, null: -1}"])
-    assert recipe.features["x"].null == -1.0
+    recipe = recipes.load(minimal, ["features.x={role: user, kind: number, fill: -1}"])
+    assert recipe.features["x"].fill == -1.0
 
 
 def test_headers_that_are_numbers_can_be_renamed(minimal: Path) -> None:
@@ -496,10 +502,10 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
 def test_yaml_anchors_and_merges_work(tmp_path: Path) -> None:
     text = (
         MINIMAL
-        + "  a: &number {role: user, kind: number, null: mean}\n  b: {<<: *number, null: 0}\n"
+        + "  a: &number {role: user, kind: number, fill: mean}\n  b: {<<: *number, fill: 0}\n"
     )
     features = recipes.load(written(tmp_path, text)).features
-    assert (features["a"].null, features["b"].null) == ("mean", 0.0)
+    assert (features["a"].fill, features["b"].fill) == ("mean", 0.0)
     assert features["b"].kind == "number"
 
 
@@ -727,7 +733,7 @@ def test_any_valid_recipe_survives_yaml_and_back(
     raw["split"] = {"kind": "time", "valid": shares[0], "test": shares[1]}
     raw["filter"] = [{"kind": "keep", "column": "rating", "is": "!=", "value": value}]
     raw["model"] = {"query_layers": layers}
-    raw["features"]["x"] = {"role": "user", "kind": "number", "null": policy}
+    raw["features"]["x"] = {"role": "user", "kind": "number", "fill": policy}
     recipe = recipes.parse(raw, where="r.yaml")
     assert recipe.sources["log"].nulls == tuple(nulls)
     (rule,) = recipe.filter

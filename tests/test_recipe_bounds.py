@@ -66,7 +66,7 @@ def test_a_bomb_is_refused_at_once(tmp_path: Path, more: str, says: str) -> None
 
 
 def test_a_large_honest_recipe_is_read(tmp_path: Path) -> None:
-    features = "".join(f"  f{n}: {{role: user, kind: number, null: 0}}\n" for n in range(300))
+    features = "".join(f"  f{n}: {{role: user, kind: number, fill: 0}}\n" for n in range(300))
     path = tmp_path / "shop.yaml"
     text = TEXT.replace(
         "features: {user: {role: user, id: true}, item: {role: item, id: true}, at: {role: time}}",

@@ -48,7 +48,7 @@ def recipe(files: Any = "log.csv", **changes: Any) -> Recipe:
         "features": {
             "user": {"role": "user", "id": True},
             "item": {"role": "item", "id": True},
-            "price": {"role": "item", "kind": "number", "null": "mean"},
+            "price": {"role": "item", "kind": "number", "fill": "mean"},
             "when": {"role": "time", "unit": "s", **changes.pop("when", {})},
             "tags": {"role": "item", "kind": "categories", "separator": "|"},
             **changes.pop("features", {}),

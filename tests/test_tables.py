@@ -32,8 +32,8 @@ TYPES = dict.fromkeys(COLUMNS, pa.string()) | {"tags": pa.list_(pa.string())}
 
 
 def recipe(*, user_table: bool = False, item_table: bool = False, **features: Any) -> Recipe:
-    join = [{"table": "people", "on": "user"}] * user_table
-    join += [{"table": "films", "on": "item"}] * item_table
+    join = [{"table": "people", "key": "user"}] * user_table
+    join += [{"table": "films", "key": "item"}] * item_table
     raw = {
         "name": "t",
         "sources": {name: {"files": f"{name}.csv"} for name in ("log", "people", "films")},
@@ -91,7 +91,7 @@ PEOPLE = as_table(
     ],
     {"user": pa.string(), "age": pa.float32()},
 )
-AGE = {"role": "user", "kind": "number", "null": "mean"}
+AGE = {"role": "user", "kind": "number", "fill": "mean"}
 YEAR = {"role": "item"}
 FILMS = as_table(
     [
@@ -290,7 +290,7 @@ def test_a_feature_that_differs_for_most_ids_is_told(
     caplog: pytest.LogCaptureFixture, n_odd: int, told: bool
 ) -> None:
     """Ten items with two rows each; an eleventh has one row and can have no conflict."""
-    price = {"role": "item", "kind": "number", "null": "mean"}
+    price = {"role": "item", "kind": "number", "fill": "mean"}
     items = [n % 10 for n in range(20)] + [10]
     rows = [
         {**dict(zip(COLUMNS, LOG[0], strict=True)), "item": f"i{item}", "price": 1.0 * place}

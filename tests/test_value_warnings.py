@@ -133,7 +133,7 @@ def test_ids_with_a_gap_meet_those_of_a_joined_table(tmp_path, caplog):
     (tmp_path / "customers.csv").write_text("user,city\n17850,Rome\n17851,Oslo\n")
     changes = {
         "sources": {"log": {"files": "log*"}, "customers": {"files": "customers.csv"}},
-        "join": [{"table": "customers", "on": "user"}],
+        "join": [{"table": "customers", "key": "user"}],
     }
     table, told = read(tmp_path, caplog, **changes)
     assert table["user"].to_pylist() == ["17850", None, "17851"]

@@ -28,17 +28,17 @@ sources:
   films: {files: films.csv}
 interactions: log
 join:
-  - {table: people, on: user_id}
-  - {table: films, on: item_id}
+  - {table: people, key: user_id}
+  - {table: films, key: item_id}
 filter: [{kind: keep, column: rating, is: ">=", value: 3}]
 split: {kind: leave_last, valid: 1, test: 1}
 features:
   user_id: {role: user, id: true}
-  age: {role: user, kind: number, null: median, indicator: true}
+  age: {role: user, kind: number, fill: median, indicator: true}
   city: {role: user}
   item_id: {role: item, id: true}
   title: {role: item, kind: label}
-  price: {role: item, kind: number, null: mean}
+  price: {role: item, kind: number, fill: mean}
   genres: {role: item, kind: categories, separator: "|"}
   shop: {role: context}
   when: {role: time}

@@ -1,4 +1,4 @@
-"""Verbs that describe a run or the machine: report, doctor."""
+"""Verbs that describe a run, the recipe or the machine: report, schema, doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from workflows.cli.call import Call
-from workflows.cli.show import show
+from workflows.cli.show import show, show_json
 
 if TYPE_CHECKING:
     from workflows.ground.device import Device
@@ -22,6 +22,13 @@ def report(call: Call) -> None:
     result = report(recipe, store, device)
     rows = {"page": result.page, "card": result.card, "seconds": f"{result.seconds:.1f}"}
     show(result, call, rows)
+
+
+def schema(call: Call) -> None:
+    """Print the JSON Schema of recipe files, with which editors complete and check recipes."""
+    from workflows.recipe.schema import schema
+
+    show_json(schema())
 
 
 def doctor(call: Call) -> None:
@@ -52,4 +59,4 @@ def _devices(found: dict[str, Device]) -> dict[str, str]:
 
 
 #: The command-line verbs of this file, in the order of --help.
-VERBS = (report, doctor)
+VERBS = (report, schema, doctor)

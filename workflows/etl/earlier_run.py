@@ -29,7 +29,7 @@ def checked_folder(recipe: Recipe, earlier: Store, store: Store) -> Path:
     rules = [
         *((f"derive step of {s.to}", s, learnt_by.get(s.to)) for s in recipe.derive if s.fitted),
         *(
-            (f"features.{name}.null", feature.null, older.features[name].null)
+            (f"features.{name}.fill", feature.fill, older.features[name].fill)
             for name, feature in recipe.features.items()
             if name in older.features and older.features[name].meaning.has_statistics
         ),

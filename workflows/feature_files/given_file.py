@@ -220,7 +220,7 @@ def _expected(forms: Sequence[_Form]) -> str:
 
 def _by_id(recipe: Recipe, key: str) -> dict[str, Source]:
     """Return all sources of the recipe; first those that the id joins, then the interactions."""
-    joined = [join.table for join in recipe.join if join.on == key]
+    joined = [join.table for join in recipe.join if join.key == key]
     return {name: recipe.sources[name] for name in [*joined, recipe.interactions, *recipe.sources]}
 
 

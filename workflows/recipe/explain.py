@@ -14,10 +14,13 @@ from workflows.recipe.whole import Recipe
 #: The beginning of the pattern for names that become parts of file names.
 _NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]*"
 
-#: Field of earlier versions of recipes → the remedy, a sentence of the message.
+#: Field of earlier versions of recipes → the remedy, a sentence of the message. `*` is the name of
+#: a feature, or the number of a join.
 _MOVED = {
     "offers": "Its fields belong to `model` now, with kind: offers. ",
     "model.history_decay": "It is model.encoder.decay now, such as encoder: {decay: 10}. ",
+    "features.*.null": "It is `fill` now, such as fill: median. ",
+    "join.*.on": "It is `key` now, such as {table: products, key: sku}. ",
 }
 
 
@@ -74,7 +77,8 @@ def _hint_of_unknown(field: str, path: Sequence[str], raw: Any) -> str:
     mine = [block for block in blocks if block.tag == tag and block.tag_field] or blocks
     known = list(dict.fromkeys(name for block in mine for name in _names_of(block)))
     kinds = [str(block.tag) for block in blocks if field in _names_of(block)]
-    if moved := _MOVED.get(".".join([*path, field])):
+    inside = [path[0], "*"] if path[:1] in (["features"], ["join"]) else path
+    if moved := _MOVED.get(".".join([*inside, field])):
         hint = moved
     elif kinds:
         plural = "s" if len(kinds) > 1 else ""

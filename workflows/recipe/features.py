@@ -50,7 +50,7 @@ class Feature(Part, frozen=True):
             `vector`; null if cells are lists already.
         weights: the feature of kind `weights` with the weights of the `categories`; the tower then
             takes the weighted mean of their embeddings.
-        null: the value that replaces a missing `number`; `error` refuses missing numbers.
+        fill: the value that replaces a missing `number`; `error` refuses missing numbers.
         indicator: whether the tower gets a second input that says whether the number was missing.
         input: whether the tower of the feature's role takes the feature as an input; an id that is
             no input still identifies the rows.
@@ -71,7 +71,7 @@ class Feature(Part, frozen=True):
     kind: KindName = "category"
     separator: Annotated[str, Meta(min_length=1)] | None = None
     weights: str | None = None
-    null: Literal["error", "median", "mean"] | Annotated[float, Meta(ge=-1e18, le=1e18)] = "error"
+    fill: Literal["error", "median", "mean"] | Annotated[float, Meta(ge=-1e18, le=1e18)] = "error"
     indicator: bool = False
     input: bool = True
     vocabulary: VocabularyRule | None = None

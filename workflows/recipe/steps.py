@@ -19,7 +19,7 @@ class Join(Part, frozen=True):
 
     Attributes:
         table: name of a source with one row for each id.
-        on: the user or item id column, which has the same name in the interactions and in the
+        key: the user or item id column, which has the same name in the interactions and in the
             table.
         on_missing: the treatment of an interaction whose id is not in the table: `keep` gives it
             missing values, `drop` drops it, `fill` gives it the values of `fill`.
@@ -28,7 +28,7 @@ class Join(Part, frozen=True):
     """
 
     table: str
-    on: str
+    key: str
     on_missing: Literal["keep", "drop", "fill"] = "keep"
     fill: dict[str, float | str] = {}  # noqa: RUF012 - msgspec copies it
 

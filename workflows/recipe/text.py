@@ -22,7 +22,7 @@ class Loader(yaml.SafeLoader):
     PyYAML alone reads 1e-3 as text, `on` and `no` as booleans, 12:30 as 750, 010 as 8 and
     2020-01-01 as a date.
 
-    A key of a mapping is text, whatever it looks like (`null: mean`, `1: item_id`), and may occur
+    A key of a mapping is text, whatever it looks like (`on: 2`, `1: item_id`), and may occur
     once.
     """
 

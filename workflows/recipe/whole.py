@@ -137,12 +137,12 @@ class Recipe(Part, frozen=True):
                     f"({', '.join(self.sources)})"
                 )
         for join in self.join:
-            if join.on not in (self.user_id, self.item_id):
+            if join.key not in (self.user_id, self.item_id):
                 raise ValueError(
-                    f"join of {join.table!r} is on {join.on!r}; expected the user id "
+                    f"join of {join.table!r} has the key {join.key!r}; expected the user id "
                     f"{self.user_id!r} or the item id {self.item_id!r}"
                 )
-        if len({j.on for j in self.join}) < len(self.join):
+        if len({j.key for j in self.join}) < len(self.join):
             raise ValueError("join may look up one table by the user id and one by the item id")
         self._check_offers()
         columns = known(self.features, self.derive, self.pivot)

@@ -93,7 +93,7 @@ def fit(recipe: Recipe, train: pa.Table) -> Fitted:
     rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].meaning.has_codes}
     vocabularies = map_threads(rules, lambda c: build_vocabulary(train[c], rules[c]))
     numbers = map_threads(
-        _standardised(recipe, columns), lambda c: _fit_number(train[c], recipe.features[c].null)
+        _standardised(recipe, columns), lambda c: _fit_number(train[c], recipe.features[c].fill)
     )
     return Fitted(vocabularies, numbers)
 

@@ -36,7 +36,7 @@ def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
             raise DataError(
                 f"{raw.place(source, pc.index(gap, True).as_py())}, column {column!r}: the number "
                 f"is missing{more}, and the recipe has no policy for it. "
-                f"Set features.{column}.null to median, mean or a number (and indicator: true to "
+                f"Set features.{column}.fill to median, mean or a number (and indicator: true to "
                 "keep the fact)."
             )
 

@@ -236,7 +236,7 @@ def _join_and_filter(
     table = _rows_with_keys(recipe, raw, source, counts)
     gaps.refuse(recipe, raw, source)
     for join in recipe.join:
-        raw.require(join.table, join.on)
+        raw.require(join.table, join.key)
         gaps.refuse(recipe, raw, join.table)
         table = joins.join_columns(recipe, raw, source, table, join, counts)
     fitted = {step.to for step in recipe.derive if step.fitted}

@@ -36,11 +36,11 @@ def join_columns(
     """
     side = tables.side_table(raw, join)
     _refuse_unmatched(recipe, raw, source, table, join)
-    found = tables.find_rows(table[join.on], side[join.on])
+    found = tables.find_rows(table[join.key], side[join.key])
     unmatched = counts.unmatched.get(join.table, 0) + found.null_count
     counts.unmatched[join.table] = unmatched
     if join.on_missing == "drop":
-        table = counts.keep(table, found.is_valid(), f"{join.on} not in {join.table}")
+        table = counts.keep(table, found.is_valid(), f"{join.key} not in {join.table}")
         found = found.drop_null()
     others = [n for j in recipe.join if j is not join for n in raw.tables[j.table].column_names]
     fill = raw.fill(join)
@@ -62,7 +62,7 @@ def join_columns(
 def _warn_of_namesakes(recipe: Recipe, raw: Raw, source: str, join: Join) -> None:
     """Warn of column names that both the interactions and a joined table have."""
     there = raw.tables[join.table].column_names
-    both = [c for c in raw.tables[source].column_names if c in there and c != join.on]
+    both = [c for c in raw.tables[source].column_names if c in there and c != join.key]
     named = [column for column in both if column in recipe.features]
     if named and source == recipe.interactions:
         log.warning(
@@ -76,9 +76,9 @@ def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> No
     """Raise an error because a number is missing in n rows whose ids the joined table lacks."""
     if column in gaps.numbers_without_policy(recipe, [column]):
         raise DataError(
-            f"{n} interactions have a {join.on!r} that is not in {raw.where(join.table)}, so their "
-            f"number {column!r} is missing, and the recipe has no policy for it. Set "
-            f"features.{column}.null to median, mean or a number, or `on_missing: drop` or `fill` "
+            f"{n} interactions have a {join.key!r} that is not in {raw.where(join.table)}, so "
+            f"their number {column!r} is missing, and the recipe has no policy for it. Set "
+            f"features.{column}.fill to median, mean or a number, or `on_missing: drop` or `fill` "
             f"in the join of {join.table!r}."
         )
 
@@ -86,13 +86,13 @@ def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> No
 def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join) -> None:
     """Raise an error if a join finds none of the log's ids, and warn if it finds few."""
     ids, others = (
-        dictionaries.distinct_texts(table[join.on]),
-        dictionaries.decode(raw.tables[join.table][join.on]),
+        dictionaries.distinct_texts(table[join.key]),
+        dictionaries.decode(raw.tables[join.table][join.key]),
     )
     found = matches.match(ids, others)
     if not found.is_poor:
         return
-    sentences = found.sentences(join.on, raw.where(source), raw.where(join.table))
+    sentences = found.sentences(join.key, raw.where(source), raw.where(join.table))
     if found.found or join.on_missing == "fill" or source != recipe.interactions:
         log.warning("%s Interactions with other ids get no value from it.", sentences)
         return
@@ -115,7 +115,7 @@ def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
             f"{places} both have a column {column!r}, and the recipe does not decide between them. "
             "Give one of them another name with `rename:`."
         )
-    return join.on == (recipe.user_id if role == "user" else recipe.item_id)
+    return join.key == (recipe.user_id if role == "user" else recipe.item_id)
 
 
 def _is_needed(recipe: Recipe, column: str) -> bool:

@@ -62,19 +62,19 @@ def side_table(raw: Raw, join: Join) -> pa.Table:
     """
     table = raw.tables[join.table]
     where = raw.where(join.table)
-    raw.require(join.table, join.on)
-    if table[join.on].null_count:
+    raw.require(join.table, join.key)
+    if table[join.key].null_count:
         raise DataError(
-            f"{where}: {table[join.on].null_count} rows have no {join.on!r}, the first is "
-            f"{raw.place(join.table, pc.index(pc.is_null(table[join.on]), True).as_py())}. Give "
+            f"{where}: {table[join.key].null_count} rows have no {join.key!r}, the first is "
+            f"{raw.place(join.table, pc.index(pc.is_null(table[join.key]), True).as_py())}. Give "
             "them one, or remove them."
         )
-    counts = pc.value_counts(dictionaries.decode(table[join.on]))
+    counts = pc.value_counts(dictionaries.decode(table[join.key]))
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
         first = repeated[0].as_py()
         raise DataError(
-            f"{where}: {len(repeated)} ids of {join.on!r} occur more than once, the first is "
+            f"{where}: {len(repeated)} ids of {join.key!r} occur more than once, the first is "
             f"{first['values']!r} ({first['counts']} times). A joined table must have one row per "
             "id: remove the others, or set the source's `latest:` (the latest row of an id counts) "
             "or `long:` (a row is a property of an id)."
@@ -96,7 +96,7 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     columns = [c for c in recipe.columns(*roles) if c != key]
     columns += columns_of_roles(recipe, *roles)  # towers that take raw values need these
     train = pa.table({c: as_float32(train[c]) for c in (key, *columns) if c in train.column_names})
-    join = next((j for j in recipe.join if j.on == key), None)
+    join = next((j for j in recipe.join if j.key == key), None)
     side = side_table(raw, join) if join else None
 
     ids, counts = _ids(train[key], side, key)

@@ -1,7 +1,7 @@
 """The protocol of feature kinds: what a class for a value of `kind:` must define.
 
 A kind is an object without state. The methods of a kind take the feature, because fields of the
-feature such as `separator` or `null` belong to the recipe. Where etl, export or serving treat kinds
+feature such as `separator` or `fill` belong to the recipe. Where etl, export or serving treat kinds
 differently, they call a method of the kind. Kinds describe layers and columns for TensorFlow or
 Merlin as plain data; the code that imports these packages builds them.
 """
@@ -37,7 +37,7 @@ class Fields(Protocol):
     @property
     def weights(self) -> str | None: ...
     @property
-    def null(self) -> str | float: ...
+    def fill(self) -> str | float: ...
     @property
     def indicator(self) -> bool: ...
     @property

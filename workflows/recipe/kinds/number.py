@@ -27,7 +27,7 @@ class Number(Kind):
     """The feature kind whose cells are single numbers, which are standardised."""
 
     name = "number"
-    takes = frozenset({"null", "indicator"})
+    takes = frozenset({"fill", "indicator"})
     cells = "number"
     has_statistics = True
     reads_dictionary = False
@@ -35,7 +35,7 @@ class Number(Kind):
 
     def refuses_gaps(self, feature: Fields) -> bool:
         """Return True if the recipe has no value that replaces a missing number."""
-        return feature.null == "error"
+        return feature.fill == "error"
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
         """Return a raw column as float32, or as float64 if a filter compares the number."""

@@ -22,8 +22,8 @@ class RowWeight(Number):
 
     def check(self, feature: Fields) -> None:
         """Refuse fields that a feature with role `weight` cannot have."""
-        if feature.kind != Number.name or feature.null in ("median", "mean") or feature.indicator:
-            raise ValueError("a weight has kind number, null: error or a number, and no indicator")
+        if feature.kind != Number.name or feature.fill in ("median", "mean") or feature.indicator:
+            raise ValueError("a weight has kind number, fill: error or a number, and no indicator")
 
     def form(self, feature: Fields) -> None:
         """Return None: only training rows have weights, so towers take no raw weights."""
@@ -34,7 +34,7 @@ class RowWeight(Number):
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
         """Describe the encoded column from which the loss reads row weights."""
-        fill = feature.null if isinstance(feature.null, float) else None
+        fill = feature.fill if isinstance(feature.fill, float) else None
         return [Encoded(ROW_WEIGHT, name, PassOn(fill))]
 
 
