@@ -3,8 +3,8 @@
 A line of a skeleton file is an impression: its own features, and the key of a line in the file of
 common features, which many impressions share. A feature is written as `field \\x02 id \\x03 value`,
 and features are joined by \\x01. The parquet files have the column names of NVIDIA's converter;
-unlike its output, they have every row, and whole lists with their weights. Like its output, they
-have no impression with a purchase but without a click.
+unlike the output of the converter, they have every row, and whole lists with their weights. Like
+that output, they have no impression with a purchase but without a click.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def held_out(folder: Path) -> HeldOut:
 def ids(field: str, values: Ints) -> Ints:
     """Return the ids in the raw files of a field's values, int32.
 
-    Values are numbered from 0. A display position is its own id.
+    The values of a field are numbered from 0. A display position is its own id.
     """
     coded = values if field == POSITION else _OFFSETS[field] + 7 * values
     return np.asarray(coded, np.int32)

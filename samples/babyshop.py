@@ -2,8 +2,9 @@
 
 Ids are hashes. A row of the train and test files is a pair of a user and an item.
 
-Every user has few interactions, and no pair occurs twice. Popularity alone explains little of what
-is bought; the gender of the user's child, a few brands and a few product groups explain most.
+Every user has few interactions, and no pair of a user and an item occurs twice. Popularity alone
+explains little of what is bought; the gender of the user's child, a few brands and a few product
+groups explain most.
 """
 
 from __future__ import annotations

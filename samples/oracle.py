@@ -2,8 +2,8 @@
 
 The oracle ranks items by the planted tastes, by which the simulated users chose their items.
 
-A model that has learnt something has a recall between the two. Popularity and the oracle rank the
-whole catalogue for the same held-out rows.
+The recall of a model that has learnt something lies between that of popularity and that of the
+oracle. Popularity and the oracle rank the whole catalogue for the same held-out rows.
 """
 
 from __future__ import annotations

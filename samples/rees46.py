@@ -248,7 +248,7 @@ def _draw_items(
 def _draw_sources(carts: _Carts, rng: Generator) -> Ints:
     """Return, for each cart, the cart whose item it holds: itself, or an earlier one of its user.
 
-    The earlier cart is of an earlier day.
+    An earlier cart must be one of an earlier day.
     """
     n = len(carts.users)
     first = np.searchsorted(carts.users, carts.users)  # the user's first cart

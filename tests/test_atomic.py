@@ -171,11 +171,11 @@ def test_a_file_of_our_own_is_never_truncated_and_no_link_or_pipe(tmp_path: Path
     victim.write_text("precious")
     (tmp_path / "link").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"):
-        atomic.open_own(tmp_path / "link")
+        atomic.open_regular_file(tmp_path / "link")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
-        atomic.open_own(tmp_path / "pipe")
-    os.close(atomic.open_own(victim))
+        atomic.open_regular_file(tmp_path / "pipe")
+    os.close(atomic.open_regular_file(victim))
     assert victim.read_text() == "precious"
-    os.close(atomic.open_own(tmp_path / "fresh"))
+    os.close(atomic.open_regular_file(tmp_path / "fresh"))
     assert stat.S_ISREG((tmp_path / "fresh").stat().st_mode)

@@ -220,7 +220,7 @@ class Full:
     def begin(self, model: object) -> None:
         self._write("begin")
 
-    def note(self, epoch: int, metrics: object) -> None:
+    def record(self, epoch: int, metrics: object) -> None:
         self._write(epoch)
 
     def add(self, folder: Path) -> None:

@@ -153,7 +153,7 @@ def _mend(journal: Path) -> None:
     Raises:
         OSError: the journal is a link or not a regular file, or cannot be written.
     """
-    with os.fdopen(atomic.open_own(journal), "r+b") as file:
+    with os.fdopen(atomic.open_regular_file(journal), "r+b") as file:
         lines = file.read().splitlines(keepends=True)
         whole = len(lines)
         while whole and not _is_record(lines[whole - 1]):

@@ -8,10 +8,10 @@ items the scores
     xB = (r - d x) / (1 - d)    with r = xX'KX and d = diag(X'KX),
 
 where the division is item by item, and no matrix [n_items, n_items] is needed. The user-user form
-is used if there are fewer users than items. It is numerically stable: the formula does not divide
-by lambda, and 1 - d is at least lambda / (lambda + n) for an item of n users. One decomposition of
-XX' into eigenvectors would serve every lambda, but for 1,892 users it takes as long as seven
-inversions by Cholesky, and a search tries only four to eight values of lambda.
+is used if there are fewer users than items. The user-user form is numerically stable: its formula
+does not divide by lambda, and 1 - d is at least lambda / (lambda + n) for an item of n users. One
+decomposition of XX' into eigenvectors would serve every lambda, but for 1,892 users it takes as
+long as seven inversions by Cholesky, and a search tries only four to eight values of lambda.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Solver:
 
     @property
     def by_users(self) -> bool:
-        """Whether there are fewer users than items, so that the user-user form is solved."""
+        """Whether the user-user form is solved, because there are fewer users than items."""
         return bool(self.users.shape[0] < self.users.shape[1])
 
     def cost(self, *, fits: int, kept: int = 1) -> Cost:

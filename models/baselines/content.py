@@ -34,8 +34,8 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
 
     Args:
         columns: at least one column with the codes of each item, int [n_items] or lists of codes.
-        first_codes: the first code of a value, for each column; lower codes (missing, unseen) are
-            left out, because items that share them have nothing in common.
+        first_codes: for each column, the code of its first real value; lower codes (missing,
+            unseen) are left out, because items that share them have nothing in common.
 
     Returns:
         float32 [n_items, n_values].
@@ -109,7 +109,7 @@ class Content:
             queries,
             k,
             n_items=len(order),
-            exclude=self._moved(exclude),
+            exclude=self._to_positions(exclude),
             candidates=None if candidates is None else candidates[order],
         )
         return TopK(np.where(top.items >= 0, order[top.items], NO_ITEM), top.scores)
@@ -122,7 +122,7 @@ class Content:
         scores = (sums @ self.attributes[require_fitted(self.order, self)].T).toarray()
         return scores / np.maximum(histories.getnnz(axis=1), 1)[:, None].astype(np.float32)
 
-    def _moved(self, exclude: Ragged | None) -> Ragged | None:
+    def _to_positions(self, exclude: Ragged | None) -> Ragged | None:
         """Return the excluded items, given as item rows, as positions in the popularity order."""
         if exclude is None:
             return None

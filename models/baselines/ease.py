@@ -83,7 +83,7 @@ class EASE:
         learnt = require_fitted(self.learnt, self)
         if self.decay is None:
             return learnt.score(queries.histories.to_csr(learnt.n_items))
-        return learnt.score(_decayed(queries.histories, learnt.n_items, self.decay))
+        return learnt.score(_decayed_rows(queries.histories, learnt.n_items, self.decay))
 
 
 def grid(facts: Facts) -> Grid:
@@ -133,8 +133,8 @@ def _lambda(*, ratio: float) -> Axis:
     return Axis(name="regularization", low=0.5, high=100_000.0, ratio=ratio)
 
 
-def _decayed(histories: Ragged, n_items: int, decay: float) -> sp.csr_matrix:
-    """Return histories as rows of weights, [n_lists, n_items]: position p gives exp(-p / decay).
+def _decayed_rows(histories: Ragged, n_items: int, decay: float) -> sp.csr_matrix:
+    """Return histories as rows [n_lists, n_items]: an item at position p has exp(-p / decay).
 
     Args:
         histories: row numbers of the users' items, oldest first. The last item of a list has

@@ -1,8 +1,8 @@
 """Chooses a baseline's hyper-parameters: tries some points, then more while the best is at an edge.
 
 A point is a combination of hyper-parameters. The file of each baseline has the points to try first.
-The best point is chosen on the validation part, like the best epoch of a two-tower model. If there
-is no validation part, the first point is used.
+The best point is chosen on the validation part, like the best epoch of a two-tower model. Without a
+validation part, the first point (combination of hyper-parameters) is used.
 
 The best point of a fixed grid is often at its edge, and then the baseline is weaker than it could
 be. Therefore the search starts from a few points. As long as there is an axis along which nothing
@@ -124,7 +124,7 @@ def coordinate_search(grid: Grid, measure: Callable[[Point], float]) -> SearchRe
         values[point] = measure(point)
     while True:
         best = max(values, key=values.__getitem__)
-        following = next(_untried(grid.axes, values, best), None)
+        following = next(_untried_neighbours(grid.axes, values, best), None)
         if following is None or len(values) >= MOST:
             break
         values[following] = measure(following)
@@ -136,7 +136,9 @@ def coordinate_search(grid: Grid, measure: Callable[[Point], float]) -> SearchRe
     return SearchResult(best, len(values), edge)
 
 
-def _untried(axes: tuple[Axis, ...], values: Mapping[Point, float], best: Point) -> Iterator[Point]:
+def _untried_neighbours(
+    axes: tuple[Axis, ...], values: Mapping[Point, float], best: Point
+) -> Iterator[Point]:
     """Yield the neighbours of the best point along each axis, on sides where no point was tried."""
     for i, axis in enumerate(axes):
         for up in (False, True):

@@ -144,7 +144,7 @@ def remove(path: Path) -> None:
     """Remove a file, a link (not its target) or a folder with its content, if there is one.
 
     Raises:
-        OSError: something cannot be removed.
+        OSError: a file or a folder cannot be removed.
     """
     try:
         if _is_real_folder(path):
@@ -174,7 +174,7 @@ def require_room(path: Path, n_bytes: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def open_own(path: Path) -> int:
+def open_regular_file(path: Path) -> int:
     """Open a file for reading and writing, or create it; neither truncate it nor follow a link.
 
     Returns:

@@ -135,7 +135,7 @@ class EvaluationSet:
         """Return a retriever's top-k lists for all queries, and the target items' ranks in them.
 
         If items with equal scores are on both sides of rank k, the metrics need the number of all
-        items with this score. Lists of 2k items nearly always show how many items have the score;
+        items with this score. Lists of 2k items nearly always contain all items with that score;
         otherwise, lists of up to `DEEPEST` items are used. If even a list of `DEEPEST` items ends
         with equal scores, all remaining items are assumed to have this score, and targets outside
         the list are misses: both assumptions can only lower the metrics.
@@ -226,12 +226,12 @@ def build_evaluation_set(
     contexts = contexts or {}
     first, which = group_by_query(users, contexts)
     query_users = users[first]
-    earlier, times = _earlier(history, query_users), history.times
+    earlier, times = _earlier_rows(history, query_users), history.times
     queries = Queries(
         np.maximum(query_users, -1),
-        _at(history.items, earlier),
+        _values_at(history.items, earlier),
         {name: take_rows(column, first) for name, column in contexts.items()},
-        None if times is None else _at(times, earlier),
+        None if times is None else _values_at(times, earlier),
     )
     targets = Ragged.from_pairs(which, items, n_lists=len(query_users))
     built = EvaluationSet(
@@ -240,7 +240,9 @@ def build_evaluation_set(
         exclude=None,
         candidates=_candidates(rules, item_counts),
         warm=queries.histories.lengths > 0,
-        also_seen=_at(also_seen.items, _earlier(also_seen, query_users)) if also_seen else None,
+        also_seen=_values_at(also_seen.items, _earlier_rows(also_seen, query_users))
+        if also_seen
+        else None,
     )
     if rules.exclude_seen:
         built = replace(built, exclude=built.seen)
@@ -274,12 +276,12 @@ def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
     return first, which
 
 
-def _at(values: Ints, rows: Ragged) -> Ragged:
+def _values_at(values: Ints, rows: Ragged) -> Ragged:
     """Replace each row number in lists of row numbers by the value of that row."""
     return Ragged(values[rows.values], rows.offsets)
 
 
-def _earlier(history: Interactions, users: Ints) -> Ragged:
+def _earlier_rows(history: Interactions, users: Ints) -> Ragged:
     """Return each user's interactions with known items, oldest first, as row numbers of `history`.
 
     Args:

@@ -208,7 +208,7 @@ def _lower_bound(scores: Floats, k: int) -> Floats:
 
     The columns are split into groups, and the bound is the k-th largest of the groups' maxima, so
     that at least k scores reach it. If the number of groups is a few times k, hardly more than k
-    scores reach the bound. To compute the bound takes a tenth of the time of partitioning all
+    scores reach the bound. To compute the bound takes a tenth of the time of a partial sort of all
     scores.
     """
     n_rows, n_columns = scores.shape

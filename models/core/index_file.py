@@ -1,8 +1,8 @@
 """Reads index files of FAISS, and refuses damaged ones, which could crash the process.
 
 FAISS itself does not check the content of index files. Therefore an index file is first read in
-another process, with limits on memory and time. Then this module checks that each link of a graph
-and each entry of a cell is the number of an existing item, which a search does not check
+another process, with limits on memory and time. After that, this module checks that each link of a
+graph and each entry of a cell is the number of an existing item, which a search does not check
 (facebookresearch/faiss issue 5400).
 """
 

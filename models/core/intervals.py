@@ -2,8 +2,8 @@
 
 The percentile bootstrap (Efron and Tibshirani 1993, section 13.3) draws users with replacement many
 times and computes each time the mean over the drawn users; the interval holds the middle 95 % (or
-another share) of these means. Two models are compared by their differences for the same users, so
-that the spread between users does not widen the interval (Sakai 2006).
+another share) of these means. Two models are compared by the differences of their metrics for the
+same users, so that the spread between users does not widen the interval (Sakai 2006).
 """
 
 from __future__ import annotations

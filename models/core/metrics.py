@@ -61,7 +61,7 @@ def find_ranks(
             None if there are none.
 
     Returns:
-        The ranks, in the order of `targets.values`.
+        The ranks of the target items, in the order of `targets.values`.
 
     Raises:
         ValueError: `items` and `targets` differ in length, or a list has an item twice.

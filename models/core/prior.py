@@ -44,8 +44,8 @@ def decayed_counts(history: Interactions, days: float | None) -> npt.NDArray[np.
 
     Args:
         history: the interactions; items that are not in the item table are ignored.
-        days: the age, before the last interaction, at which an interaction counts 1/e; None counts
-            all alike, and so do interactions without times.
+        days: the age, before the last interaction, at which an interaction counts 1/e; with None,
+            or if the interactions have no times, each interaction counts 1.
     """
     weights = np.ones(len(history.items))
     if days is not None and history.times is not None and len(weights):

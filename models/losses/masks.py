@@ -27,10 +27,10 @@ def known_positives(
         positive_column: the column of each row's own item, int [B], which is never masked.
         values: item rows of the users' positives, int [n], user by user.
         offsets: int64 [n_users + 1]; user u has the positives `values[offsets[u]:offsets[u + 1]]`.
-        items: the item of each column, as a row number in the item table, int [C]; None where
-            column c is item row c.
-        by_runs: whether to return the cells of each run of consecutive rows of one user once. This
-            is faster if the runs are long, as in batches of sequences.
+        items: the item of each column, as a row number in the item table, int [C]; None if column c
+            is row c of the item table.
+        by_runs: whether to return the cells of each run of consecutive rows of one user once. Masks
+            by runs are faster if the runs are long, as in batches of sequences.
     """
     find = None if items is None else _ColumnsOfItems(items)
 

@@ -64,7 +64,7 @@ class SampledLoss(ModelOutput):
     float32 [B, 1].
 
     An item that is in a batch many times is embedded once and has one column, which gives the same
-    loss and gradients with smaller products, because every mask but `none` hides further
+    loss and gradients with smaller products, because every mask except `none` hides further
     occurrences of a row's own item. If the item tower has dropout, each occurrence has its own
     vector and column.
 
@@ -109,7 +109,7 @@ class SampledLoss(ModelOutput):
         self.splits_items = random or any(isinstance(layer, costly) for layer in tower.submodules)
         # in a closure, or Keras would count the tower's weights as this layer's too
         self.embed_items = lambda rows, training: tower(
-            self.items.take(_any_number(rows)), training=training
+            self.items.take(_hide_row_count(rows)), training=training
         )
 
     def call(
@@ -198,7 +198,7 @@ class SampledLoss(ModelOutput):
         )
 
 
-def _any_number(rows: tf.Tensor) -> tf.Tensor:
+def _hide_row_count(rows: tf.Tensor) -> tf.Tensor:
     """Hide a tensor's static row count: Merlin concatenates only tensors of equal static counts."""
     return tf.compat.v1.placeholder_with_default(rows, [None])
 

@@ -39,7 +39,7 @@ class GroupedAuc:
 
 @dataclass(frozen=True)
 class WeightedAuc:
-    """The mean AUC, weighted by positives, of the groups in a range of the number of positives.
+    """The mean AUC, weighted by positives, of groups whose number of positives is in a range.
 
     Attributes:
         mean: the weighted mean AUC; NaN if no group has an AUC.

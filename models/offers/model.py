@@ -167,9 +167,9 @@ class InferenceModel:
 
     def score_pairs(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Score each user embedding with each offer embedding, [n_users, n_offers]."""
-        return self._meet(inputs["users"][None], inputs["offers"][None])[0]
+        return self._score_groups(inputs["users"][None], inputs["offers"][None])[0]
 
-    def _meet(self, users: tf.Tensor, offers: tf.Tensor) -> tf.Tensor:
+    def _score_groups(self, users: tf.Tensor, offers: tf.Tensor) -> tf.Tensor:
         return self.model.last.to_call(users, offers[None], training=False)[..., 0]
 
     def specs(self) -> tuple[Specs, Specs, Specs]:
@@ -200,7 +200,7 @@ class InferenceModel:
     def _scores(self) -> Any:
         sides = (tower.shape_out for tower in self.towers)
         specs = [tf.TensorSpec([None, None, *side]) for side in sides]
-        return tf.function(self._meet, input_signature=specs, autograph=False)
+        return tf.function(self._score_groups, input_signature=specs, autograph=False)
 
 
 Specs: TypeAlias = dict[str, tf.TensorSpec]

@@ -45,7 +45,8 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         history_content: whether the query tower gets the categories and the vectors of the items in
             a history, too: the item tower's embeddings of these categories and projections of these
             vectors are added to the embeddings of the item ids. With combine concat, nothing is
-            added. It improves the metrics where items have few interactions, as on Amazon Beauty.
+            added. This option improves the metrics where items have few interactions, as on Amazon
+            Beauty.
     """
 
     dim: Width = 64
@@ -93,8 +94,8 @@ class ContentConfig(Part, frozen=True, tag_field="kind", tag="content"):
     """Content: ranks items by how often the history has their categories. No weights are trained.
 
     A user is the mean of the one-hot categories of the items in the user's history. So the score of
-    an item is, for each category, the share of the history with the item's value, summed over
-    categories.
+    an item is a sum over the categories, such as the brand, of the share of the history that has
+    the item's value.
     """
 
     item_bias: ClassVar[bool] = False

@@ -23,9 +23,9 @@ _ESCAPED = "x-"
 def layer_name(column: str) -> str:
     """Return the name of the Keras layer of a column; no two columns have the same.
 
-    TensorFlow accepts only letters, digits, `_`, `.` and `-` in layer names. A column's name with
-    other characters gets the prefix `x-`, and the code point in place of each such character: `a b`
-    becomes `x-a-20-b`. Data and files keep the columns' own names.
+    TensorFlow accepts only letters, digits, `_`, `.` and `-` in layer names. Each character of a
+    column's name that TensorFlow does not accept is replaced by its code point, and the layer name
+    then begins with `x-`: `a b` becomes `x-a-20-b`. Data and files keep the columns' own names.
     """
     if _PLAIN.fullmatch(column) and not column.startswith(_ESCAPED):
         return column
@@ -39,7 +39,8 @@ class History(tf.keras.layers.Layer):
     An empty history is the zero vector.
 
     Args:
-        schema: one list column of codes, oldest first; and `history_ages`, if there is that column.
+        schema: one list column of codes, oldest first; and the column `history_ages`, if there is
+            one.
         table: the item tower's Keras Embedding [n_codes, dim], which this layer shares.
         encoder: the history encoder, which makes one vector of the items' embeddings.
         gaps: whether values of a list may be missing; missing values are left out and have no
@@ -101,7 +102,7 @@ class History(tf.keras.layers.Layer):
             ages = tf.squeeze(inputs[HISTORY_AGES].with_row_splits_dtype(tf.int64), -1)
         if self.gaps:
             known = tf.squeeze(lists, -1) >= UNSEEN
-            lists = _known(lists)
+            lists = _without_missing(lists)
             ages = ages if ages is None else tf.ragged.boolean_mask(ages, known)
         codes = tf.reshape(lists.flat_values, [-1])
         vectors = tf.nn.embedding_lookup(self.table.embeddings, codes)
@@ -207,7 +208,7 @@ class OneHot(tf.keras.layers.Layer):
 def _one_hot(codes: tf.Tensor | tf.RaggedTensor, width: int) -> tf.Tensor:
     if not isinstance(codes, tf.RaggedTensor):
         return tf.one_hot(tf.reshape(codes, [-1]) - 1, width)
-    codes = _known(codes)
+    codes = _without_missing(codes)
     places = tf.cast(tf.reshape(codes.flat_values, [-1]), tf.int64)
     rows, lengths = codes.value_rowids(), codes.row_lengths()
     cells = tf.stack([tf.cast(rows, tf.int64), places], axis=1)
@@ -218,7 +219,7 @@ def _one_hot(codes: tf.Tensor | tf.RaggedTensor, width: int) -> tf.Tensor:
     return tf.ensure_shape(shares, [None, width])
 
 
-def _known(lists: tf.RaggedTensor) -> tf.RaggedTensor:
+def _without_missing(lists: tf.RaggedTensor) -> tf.RaggedTensor:
     """Return ragged lists of categorical codes without the codes of padding and missing values.
 
     A tower for raw values gets "" both for padding and for missing text, so both codes must have
@@ -304,7 +305,8 @@ class AppendOne(tf.keras.layers.Layer):
 class IdDropout(Draws):
     """In training, replaces random ids by the unseen code, so that its embedding gets trained.
 
-    Otherwise, the embedding of unknown users and new items would keep its random initial values.
+    Without this dropout, the embedding of unknown users and new items would keep its random initial
+    values.
 
     Args:
         column: the column of an id's codes.

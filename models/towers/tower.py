@@ -294,18 +294,18 @@ def _ragged(column: ColumnSchema, features: dict[str, tf.Tensor]) -> tf.RaggedTe
     dated = column.properties.get(AGES_OF)
     if dated is not None:
         codes = features[dated]
-        return tf.ragged.boolean_mask(_as_wide(values, codes, missing=np.nan), codes != PAD)
+        return tf.ragged.boolean_mask(_fit_width(values, codes, missing=np.nan), codes != PAD)
     if Tags.CONTINUOUS in column.tags:  # in a vector, zeros are values, not padding
         return tf.RaggedTensor.from_tensor(values)
     if weighed is None:
         return tf.ragged.boolean_mask(values, values != PAD)
     codes = features[weighed]
-    weights = _as_wide(values, codes, missing=1.0)
+    weights = _fit_width(values, codes, missing=1.0)
     weights = tf.where(tf.math.is_nan(weights), 1.0, weights)
     return tf.ragged.boolean_mask(weights, codes != PAD)
 
 
-def _as_wide(numbers: tf.Tensor, codes: tf.Tensor, *, missing: float) -> tf.Tensor:
+def _fit_width(numbers: tf.Tensor, codes: tf.Tensor, *, missing: float) -> tf.Tensor:
     """Cut or pad lists of numbers to the width of lists of codes; `missing` is the padding."""
     width = tf.shape(codes)[1]
     more = tf.maximum(0, width - tf.shape(numbers)[1])

@@ -39,7 +39,7 @@ class Window(Protocol):
         """Return how many rows of the window the epoch takes."""
 
     def take(self, start: int, stop: int) -> dict[str, Column]:
-        """Return the columns of the rows at the positions from start to stop in this order."""
+        """Return the columns of the rows at positions start to stop in the order of the epoch."""
 
 
 class LoadedRows(Protocol):

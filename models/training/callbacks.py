@@ -127,7 +127,7 @@ def metrics_in(logs: Logs) -> dict[str, float]:
 
 
 class Progress(tf.keras.callbacks.Callback):
-    """Shows progress: a bar over all steps on a terminal, elsewhere one log line per epoch.
+    """Shows progress: a bar over all steps on a terminal, or else one log line per epoch.
 
     In the list of callbacks, `Progress` must come after `Clock`, whose figures it shows.
 

@@ -1,8 +1,8 @@
 """Checkpoints: the state from which an interrupted fit resumes exactly, as npz and JSON.
 
 The seed and the epoch determine the order of rows, and a counter among the weights determines every
-random draw. So the weights, the optimiser's variables and the finished epochs are the whole state.
-If a checkpoint is damaged, the fit starts from the beginning.
+random draw. So the weights, the optimiser's variables and the finished epochs are the whole state
+of a fit. If a checkpoint is damaged, the fit starts from the beginning.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ class Checkpoint:
             model.optimizer.build(model.trainable_variables)
             wanted = (model.get_weights(), [v.numpy() for v in model.optimizer.variables])
             weights, optimizer, best = (self._arrays(name, state) for name in _ARRAYS)
-            _refuse_unlike(weights, wanted[0])
-            _refuse_unlike(optimizer, wanted[1])
+            _refuse_other_shapes(weights, wanted[0])
+            _refuse_other_shapes(optimizer, wanted[1])
             if state.best_epoch >= 0:
-                _refuse_unlike(best, wanted[0])
+                _refuse_other_shapes(best, wanted[0])
                 keep.value = state.epochs[state.best_epoch].metrics[keep.monitor]
         except (Damaged, OSError, KeyError, IndexError) as error:
             log.warning(
@@ -196,7 +196,7 @@ def _write(path: Path, arrays: Sequence[npt.NDArray[np.generic]]) -> str:
     return atomic.sha256(path)
 
 
-def _refuse_unlike(found: Arrays, wanted: Arrays) -> None:
+def _refuse_other_shapes(found: Arrays, wanted: Arrays) -> None:
     """Raise an error if arrays of a checkpoint differ in shape from those of the model."""
     shapes = [array.shape for array in found], [array.shape for array in wanted]
     if shapes[0] != shapes[1]:

@@ -102,9 +102,9 @@ class Fit:
             UnknownMetricError: the metric that should choose the best epoch is not measured.
             DivergedError: the loss became NaN or infinite.
         """
-        watch = self._watch()
+        watch = self._validation_callbacks()
         if not self.model.trainable_weights:
-            return self._measured(watch)
+            return self._measure_once(watch)
         # variables made inside the first step would have it traced twice
         self.model.optimizer.build(self.model.trainable_variables)
         first = 0
@@ -140,7 +140,7 @@ class Fit:
                 raise self.batches.failure from None
             raise
 
-    def _measured(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
+    def _measure_once(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
         """Return an epoch with the validation metrics of a model without trainable weights."""
         logs: dict[str, float] = {}
         for callback in [*watch, self.clock]:
@@ -150,7 +150,7 @@ class Fit:
             callback.on_epoch_end(0, logs)
         return self.clock.epochs[0]
 
-    def _watch(self) -> list[tf.keras.callbacks.Callback]:
+    def _validation_callbacks(self) -> list[tf.keras.callbacks.Callback]:
         """Return the callbacks that validate the model after each epoch and keep the best weights.
 
         Raises:

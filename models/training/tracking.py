@@ -38,7 +38,7 @@ class TrackingLibrary(Protocol):
     def begin(self, model: tf.keras.Model) -> None:
         """Start a tracked training run."""
 
-    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    def record(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of a training epoch; epochs are numbered from 0."""
 
     def add(self, folder: Path) -> None:
@@ -53,30 +53,30 @@ class Tracker(tf.keras.callbacks.Callback):
 
     Args:
         name: the name of the tracker, for the warning.
-        book: the tracking library to which the tracker writes.
+        library: the tracking library to which the tracker writes.
     """
 
-    def __init__(self, name: str, book: TrackingLibrary) -> None:
+    def __init__(self, name: str, library: TrackingLibrary) -> None:
         super().__init__()
         self.name = name
-        self.book = book
+        self.library = library
         self.begun = False
         self.lost = False
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Start the tracked run when the training begins."""
         self.begun = True
-        self._safely(lambda: self.book.begin(self.model))
+        self._safely(lambda: self.library.begin(self.model))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Record the metrics of the finished training epoch."""
         metrics = metrics_in(logs)
-        self._safely(lambda: self.book.note(epoch, metrics))
+        self._safely(lambda: self.library.record(epoch, metrics))
 
     def add(self, folder: Path) -> None:
         """Store the files of a folder as artefacts of the tracked run."""
         if self.begun:
-            self._safely(lambda: self.book.add(folder))
+            self._safely(lambda: self.library.add(folder))
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -90,7 +90,7 @@ class Tracker(tf.keras.callbacks.Callback):
             raise
         finally:
             if self.begun:
-                self._safely(lambda: self.book.end(status))
+                self._safely(lambda: self.library.end(status))
 
     def _safely(self, write: Callable[[], None]) -> None:
         if self.lost:
@@ -124,7 +124,8 @@ def tracker(
         params: nested hyper-parameters of the run; logged under dotted names such as
             `train.epochs`.
         folder: the folder to which a tracker writes its files.
-        model: the name of the model if a run has several; each has its own files.
+        model: the name of the model if a run trains several models, each of which has its own
+            files.
 
     Raises:
         ModuleNotFoundError: the tracker's library is not installed.
@@ -151,7 +152,7 @@ class TensorBoard:
         self.callback.set_model(model)
         self.callback.on_train_begin()
 
-    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    def record(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write the metrics of a training epoch to the event files."""
         self.callback.on_epoch_begin(epoch)
         self.callback.on_epoch_end(epoch, dict(metrics))
@@ -202,7 +203,7 @@ class MLflow:
         for first in range(0, len(params), _PARAMETERS):
             self.client.log_batch(self.run_id, params=params[first : first + _PARAMETERS])
 
-    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    def record(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of a training epoch, with `_at_` for `@`, which MLflow refuses."""
         from mlflow.entities import Metric
 

@@ -27,7 +27,7 @@ def lock_run(lock: Path) -> Iterator[None]:
         OSError: the folder or the lock file cannot be written.
     """
     atomic.make_folders(lock.parent)
-    descriptor = atomic.open_own(lock)
+    descriptor = atomic.open_regular_file(lock)
     try:
         _lock(descriptor, lock.parent)
         yield
