@@ -1,11 +1,13 @@
-"""The exchange of numbers between the processes (ranks) of one training: protocol, one process.
+"""The protocol by which the processes of a distributed training exchange numbers.
 
-In a training by N ranks, each rank has all weights and takes a share of the rows of each batch. The
-ranks exchange what the loss compares, add up their gradients, and make the same step. Whatever
-exchanges numbers gets a `Collectives`; in a training by one process, it is `ALONE`, whose functions
-return what they get, so that one process and several run the same code.
+Each process of a training, called a rank and numbered from 0, has all weights and takes a share of
+the rows of each batch. The processes exchange the items with which the loss compares, add up their
+gradients, and make the same step. All code that exchanges numbers takes a `Collectives`. A training
+by one process uses `ALONE`, whose methods return their arguments, so that one process and several
+run the same code.
 
-The protocol has no TensorFlow: `models.training.collectives` implements it for several processes.
+The protocol does not import TensorFlow: `models.training.collectives` implements it for several
+processes.
 """
 
 from __future__ import annotations
@@ -24,22 +26,25 @@ Tensor: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Share:
-    """The share of one rank in lists that all ranks have: a run of elements, in the order of ranks.
+    """The part of a list that one process of a training works on; processes take consecutive parts.
 
     Attributes:
-        rank: the number of this rank, from 0.
-        size: number of ranks.
+        rank: the number of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     def of(self, n: int) -> slice:
-        """Return the share of n elements; the shares of two ranks differ by one element at most."""
+        """Return this process's part of n elements; the parts differ by one element at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def of_lists(self, lengths: Ints) -> slice:
-        """Return the share of lists, such that the ranks have about equally many elements."""
+        """Return this process's part of some lists; all parts have about equally many elements.
+
+        The argument `lengths` has the number of elements of each list, int [n_lists].
+        """
         middles = np.cumsum(lengths) - lengths / 2
         total = lengths.sum() / self.size
         start, stop = np.searchsorted(middles, [total * self.rank, total * (self.rank + 1)])
@@ -47,15 +52,15 @@ class Share:
 
 
 class RankLostError(Exception):
-    """Another rank of the training ended, or no longer answers."""
+    """Another process of the training has ended, or does not answer any more."""
 
 
 class Gathered(NamedTuple):
-    """The rows of all ranks.
+    """The rows of a tensor that all processes of a training have given.
 
     Attributes:
-        values: the rows of rank 0, then those of rank 1, and so on, [n, …].
-        start: the number of this rank's first row among them.
+        values: the rows of process 0, then those of process 1, and so on, [n, …].
+        start: the index in `values` of the first row of this process.
     """
 
     values: Tensor
@@ -63,66 +68,68 @@ class Gathered(NamedTuple):
 
 
 class Collectives(Protocol):
-    """The protocol of the exchange between ranks; each function must be called by all ranks.
+    """The protocol of exchanges between the processes of a training.
+
+    Each method must be called by all processes, and waits for them.
 
     Attributes:
-        share: the number of this rank, and the number of ranks.
+        share: the number of this process, and the number of processes.
     """
 
     share: Share
 
     def begin(self) -> None:
-        """Begin a training, before its step is traced; call it once for each training."""
+        """Begin a training, before its step is traced; each process calls this once a training."""
 
     def total(self, tensor: Tensor) -> Tensor:
-        """Return the sum of a tensor of all ranks; its gradient for the own tensor is 1."""
+        """Return the sum of the tensors of all processes; its gradient for each of them is 1."""
 
     def gather(self, rows: Tensor) -> Gathered:
-        """Return the rows of all ranks.
+        """Return the rows that all processes give, on each process.
 
-        The gradient of a row is the sum of the gradients that the ranks have for it.
+        The gradient of a row is the sum of its gradients in all processes.
         """
 
     def exchange(self, gradients: Sequence[tuple[Tensor, Any]]) -> list[tuple[Tensor, Any]]:
-        """Return the sum of the ranks' gradients for each variable; sparse ones stay sparse.
+        """Return each variable's gradient, summed over processes; sparse gradients stay sparse.
 
         Args:
             gradients: pairs of a gradient, which may be None, and its variable.
         """
 
     def share_out(self, array: np.ndarray) -> np.ndarray:
-        """Return the array of rank 0, on all ranks; the arrays have equal shapes and types."""
+        """Return the array of process 0; the arrays of all processes have one shape and type."""
 
     def collect(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows of all ranks, in the order of ranks, on all ranks."""
+        """Return the rows that all processes give, in the order of their numbers."""
 
 
 class Alone:
-    """The exchange in a training by one process: each function returns what it gets."""
+    """The exchange in a training by one process: each method returns its argument."""
 
     share = Share()
 
     def begin(self) -> None:
-        """Do nothing."""
+        """Do nothing, because one process has nothing to exchange."""
 
     def total(self, tensor: Tensor) -> Tensor:
-        """Return the tensor itself."""
+        """Return the tensor itself, which is the sum over one process."""
         return tensor
 
     def gather(self, rows: Tensor) -> Gathered:
-        """Return the rows themselves."""
+        """Return the rows of this process, which are all rows."""
         return Gathered(rows, 0)
 
     def exchange(self, gradients: Sequence[tuple[Tensor, Any]]) -> list[tuple[Tensor, Any]]:
-        """Return the gradients themselves."""
+        """Return the gradients of this process, which are all gradients."""
         return list(gradients)
 
     def share_out(self, array: np.ndarray) -> np.ndarray:
-        """Return the array itself."""
+        """Return the array of this process, the only one."""
         return array
 
     def collect(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows themselves."""
+        """Return the rows of this process, which are all rows."""
         return rows
 
 

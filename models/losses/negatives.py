@@ -41,8 +41,8 @@ class TrainingFacts:
 class BatchItems:
     """The items of a batch with their embeddings, and a function that embeds other items.
 
-    If several ranks train, the rows are those of this rank's share of the batch, and a comparison
-    has the items of the whole batch.
+    If several processes train, the rows are this process's part of the batch, but a comparison has
+    the items of the whole batch.
 
     Attributes:
         rows: the item of each batch row, as a row number in the item table, int [B].
@@ -50,7 +50,7 @@ class BatchItems:
         embed: the function that returns the embeddings of items, float32 [n, dim], given their row
             numbers in the item table.
         merge: whether equal items may share one column, because their embeddings are the same.
-        collectives: the exchange between the ranks.
+        collectives: the exchange between the processes of the training.
     """
 
     rows: tf.Tensor
@@ -86,7 +86,7 @@ class Comparison(NamedTuple):
         rows: the item of each column, as a row number in the item table, int [C].
         vectors: the item embedding of each column, float32 [C, dim].
         positive_column: the column of each batch row's own item, int [B].
-        n_rows: number of rows of the whole batch, of all ranks.
+        n_rows: number of rows of the whole batch, in all processes.
         multiplicity: number of equal items that each column represents, float32 [C]; None if each
             item has a column.
         is_table: whether the columns are the whole item table: column c is row c of the table.

@@ -68,10 +68,11 @@ class SampledLoss(ModelOutput):
     occurrences of a row's own item. If the item tower has dropout, each occurrence has its own
     vector and column.
 
-    If several ranks train, each rank compares its rows with the items of the whole batch, and the
-    loss is that of the whole batch on all of them. If the item tower has dense layers or draws
-    random numbers, each rank embeds a part of the items, and the ranks exchange vectors; else they
-    exchange only the numbers of the items, and each rank looks up the embeddings.
+    If several processes train, each process compares its rows with the items of the whole batch,
+    and each process outputs the loss of the whole batch. If the item tower has dense layers or
+    draws random numbers, each process embeds a part of the items, and the processes exchange
+    vectors; otherwise, they exchange only the row numbers of the items, and each process embeds all
+    items.
 
     Args:
         config: hyper-parameters of the loss.
@@ -81,8 +82,8 @@ class SampledLoss(ModelOutput):
     Attributes:
         in_sequences: whether a training batch has sequences, so that the rows of a user are one
             after the other.
-        collectives: the exchange between the ranks.
-        splits_items: whether each rank embeds a part of the items, if several train.
+        collectives: the exchange between the processes of the training.
+        splits_items: whether each of several processes embeds only a part of the items.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class SampledLoss(ModelOutput):
         )
 
     def _embed(self, rows: tf.Tensor, training: bool) -> tf.Tensor:
-        """Return the embeddings of items, of which all ranks have the same numbers."""
+        """Return the embeddings of items, given row numbers that are equal in all processes."""
         share = self.collectives.share
         if share.size == 1 or not self.splits_items:
             return self.embed_items(rows, training)
@@ -176,7 +177,7 @@ class SampledLoss(ModelOutput):
     def _weights(
         self, features: dict[str, tf.Tensor], n_own: tf.Tensor, n_rows: tf.Tensor
     ) -> tf.Tensor:
-        """Return the weight of each row of this rank in the loss of the batch, float32 [n_own]."""
+        """Return the weight in the batch's loss of each row of this process, float32 [n_own]."""
         weights = tf.ones([n_own])
         if ROW_WEIGHT in features:
             weights = tf.reshape(features[ROW_WEIGHT], [-1])

@@ -75,7 +75,7 @@ class Batches(tf.keras.utils.Sequence):
     """The shuffled batches of an epoch; each epoch draws a new order.
 
     Attributes:
-        failure: the error that ended the reading of rows; None so far.
+        failure: the error that ended the reading of rows; None if reading has not failed.
 
     Args:
         rows: the training rows in partitions.
@@ -89,7 +89,7 @@ class Batches(tf.keras.utils.Sequence):
         finish: the function that changes the columns of a batch last; None for no change.
 
     Attributes:
-        share: the share of each batch that this process trains on.
+        share: the part of each batch that this process of the training takes.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Batches(tf.keras.utils.Sequence):
         return columns if self.finish is None else self.finish(columns)
 
     def _pieces(self, start: int, stop: int) -> Iterator[dict[str, Column]]:
-        """Yield the rows at the places from start to stop; one piece without rows if none are."""
+        """Yield a batch's rows in each window, from position start to stop; at least one piece."""
         earliest = int(np.searchsorted(self._ends, start, "right"))
         for number in range(earliest, len(self.windows)):
             first = self._starts[number]

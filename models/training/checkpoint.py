@@ -140,17 +140,17 @@ class Checkpoint:
 def share_state(
     collectives: Collectives, model: tf.keras.Model, clock: Clock, keep: KeepBest, epoch: int
 ) -> int:
-    """Give all ranks the state of rank 0: its weights, and after a checkpoint all that is in one.
+    """Copy the state of process 0 to all processes: its weights, or all state if it resumes.
 
     Args:
-        collectives: the exchange between the ranks.
-        model: the model, whose optimiser has its variables.
-        clock: the callback that has the finished epochs.
-        keep: the callback that has the best epoch.
-        epoch: on rank 0, the number of finished epochs.
+        collectives: the exchange between the processes of the training.
+        model: the model, whose optimiser has been built.
+        clock: the callback that records the finished epochs.
+        keep: the callback that keeps the best epoch.
+        epoch: the number of finished epochs, which only process 0 knows.
 
     Returns:
-        The number of finished epochs of rank 0.
+        The number of finished epochs, from process 0.
     """
     if collectives.share.size == 1:
         return epoch

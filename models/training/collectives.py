@@ -1,11 +1,12 @@
-"""The exchange between the ranks of a training, by the collective operations of TensorFlow.
+"""The exchange between the processes of a training, by TensorFlow's collective operations.
 
-`tf.distribute` connects the processes, and watches that they live; its scope is not used, because
-Merlin's models cannot be built in it. The ranks know a collective operation by a key; with the same
-key it may run again if its tensors have the same shape as before. tf.distribute takes a new key for
-each run: then an operation takes 1.6 times as long, because the ranks agree on the key first, and
-each run keeps 0.9 kB of memory. Here, the key of an operation in a training step is its place in
-the step and the shape of its tensors, which are filled up to one of a few shapes.
+`tf.distribute` connects the processes, and notices if one of them ends; its scope is not used,
+because Merlin's models cannot be built in it. The processes identify a collective operation by a
+key. An operation may run again with the same key if its tensors have the same shape as before.
+tf.distribute takes a new key for each run. Then an operation takes 1.6 times as long, because the
+processes agree on the key first, and each run keeps 0.9 kB of memory. In this module, the key of an
+operation consists of its position in the training step and of the shape of its tensors, which are
+padded to one of a few shapes.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ LOST = (
 
 
 def connect(addresses: Sequence[str], rank: int) -> Ranks:
-    """Connect this process with the other ranks of a training, and wait until all are there.
+    """Connect this process with the other processes of a training, and wait for all of them.
 
-    TensorFlow must not have run anything before. Python's threads may stand still during the wait,
-    so another process has to end this one if it takes too long.
+    No TensorFlow operation may have run in this process before. Python's threads may stop during
+    the wait, so a time limit must be enforced by another process.
 
     Args:
-        addresses: `host:port` of each rank.
-        rank: the number of this rank, from 0.
+        addresses: `host:port` of each process.
+        rank: the number of this process, from 0.
 
     Raises:
-        tf.errors.OpError: the port of this rank is taken, or a rank ended.
+        tf.errors.OpError: the port of this process is taken, or another process ended.
     """
     watch = strategies.CollectiveAllReduceExtended
     watch._check_health_interval, watch._check_health_timeout = _INTERVAL, _ANSWER
@@ -71,11 +72,12 @@ def connect(addresses: Sequence[str], rank: int) -> Ranks:
 
 
 class Ranks:
-    """The exchange of this process with the other ranks of a training.
+    """The exchange of this process with the other processes of a training.
 
     Args:
-        share: the number of this rank, and the number of ranks.
-        strategy: the strategy that connected the ranks; it watches them as long as it exists.
+        share: the number of this process, and the number of processes.
+        strategy: the strategy that connected the processes; as long as it exists, it checks that
+            they live.
     """
 
     def __init__(self, share: Share, strategy: tf.distribute.Strategy) -> None:
@@ -94,7 +96,7 @@ class Ranks:
         self._training = (self._training + 1) % _TRAININGS
 
     def total(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Return the sum of a tensor of all ranks; its gradient for the own tensor is 1."""
+        """Return the sum of the tensors of all processes; its gradient for each of them is 1."""
         if not tensor.dtype.is_floating:
             return self._sum(tensor)
 
@@ -105,9 +107,9 @@ class Ranks:
         return total(tensor)
 
     def gather(self, rows: tf.Tensor) -> Gathered:
-        """Return the rows of all ranks.
+        """Return the rows that all processes give, on each process.
 
-        The gradient of a row is the sum of the gradients that the ranks have for it.
+        The gradient of a row is the sum of its gradients in all processes.
         """
         sizes = self._join(tf.shape(rows)[:1], 0)
         start = tf.reduce_sum(sizes[: self.share.rank])
@@ -126,7 +128,7 @@ class Ranks:
     def exchange(
         self, gradients: Sequence[tuple[tf.Tensor | tf.IndexedSlices | None, tf.Variable]]
     ) -> list[tuple[tf.Tensor | tf.IndexedSlices | None, tf.Variable]]:
-        """Return the sum of the ranks' gradients for each variable; sparse ones stay sparse."""
+        """Return each variable's gradient, summed over processes; sparse gradients stay sparse."""
         found = [slope for slope, _ in gradients if slope is not None]
         sums: list[tf.Tensor | tf.IndexedSlices] = list(found)
         sparse = [n for n, slope in enumerate(found) if isinstance(slope, tf.IndexedSlices)]
@@ -141,23 +143,23 @@ class Ranks:
         return [(None if slope is None else next(rest), weight) for slope, weight in gradients]
 
     def share_out(self, array: np.ndarray) -> np.ndarray:
-        """Return the array of rank 0, on all ranks; the arrays have equal shapes and types."""
+        """Return the array of process 0; the arrays of all processes have one shape and type."""
         own = array if self.share.rank == 0 else np.zeros_like(array)
         numbers = own.astype(np.int32) if own.dtype.kind in "bu" else own
         return self._sum(tf.constant(numbers)).numpy().astype(array.dtype)
 
     def collect(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows of all ranks, in the order of ranks, on all ranks."""
+        """Return the rows that all processes give, in the order of their numbers."""
         return self.gather(tf.constant(rows)).values.numpy()
 
     def _sum_together(self, slopes: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return the sums of dense gradients of the ranks, by one operation."""
+        """Return dense gradients, each summed over the processes, by one collective operation."""
         flat = [tf.reshape(slope, [-1]) for slope in slopes]
         parts = tf.split(self._sum(tf.concat(flat, 0)), [tf.size(part) for part in flat])
         return [tf.reshape(part, tf.shape(s)) for part, s in zip(parts, slopes, strict=True)]
 
     def _sparse(self, slopes: Sequence[tf.IndexedSlices]) -> list[tf.IndexedSlices]:
-        """Return the rows of sparse gradients of all ranks; rows with equal indices are added."""
+        """Return sparse gradients with the rows of all processes; equal indices may remain."""
         own = [_add_up(slope) for slope in slopes]
         widths = [int(np.prod(slope.values.shape[1:])) for slope in own]
         counts = tf.stack([tf.size(slope.indices) for slope in own])
@@ -174,11 +176,11 @@ class Ranks:
         ]
 
     def _by_table(self, numbers: tf.Tensor, counts: tf.Tensor) -> list[tf.Tensor]:
-        """Return the numbers of all ranks for each table.
+        """Return, for each embedding table, the numbers that all processes have for it.
 
         Args:
-            numbers: the numbers of this rank, one table after the other, [n].
-            counts: how many numbers each rank has for each table, int32 [size, n_tables].
+            numbers: the numbers of this process, one table after the other, [n].
+            counts: how many numbers each process has for each table, int32 [size, n_tables].
         """
         sizes = tf.reduce_sum(counts, 1)
         ranks = tf.split(self._gather(numbers, sizes), sizes, num=self.share.size)
@@ -187,14 +189,14 @@ class Ranks:
         return [tf.concat(of_ranks, 0) for of_ranks in zip(*parts, strict=True)]
 
     def _gather(self, rows: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
-        """Return the rows of all ranks, given how many rows each rank has, int32 [size]."""
+        """Return the rows of all processes; `sizes` has the row count of each, int32 [size]."""
         rounded, key = _round_up(tf.reduce_max(sizes))
         joined = self._join(_fill_up(rows, rounded), key)
         starts = range(self.share.size)
         return tf.concat([joined[r * rounded : r * rounded + sizes[r]] for r in starts], 0)
 
     def _sum_rows(self, rows: tf.Tensor) -> tf.Tensor:
-        """Return the sum of rows of all ranks, which have equally many rows."""
+        """Return the sum over processes of tensors with equally many rows."""
         rounded, key = _round_up(tf.shape(rows)[0])
         return self._sum(_fill_up(rows, rounded), key)[: tf.shape(rows)[0]]
 
@@ -205,12 +207,12 @@ class Ranks:
             )
 
     def _join(self, tensor: tf.Tensor, shape: tf.Tensor | int) -> tf.Tensor:
-        """Return tensors of equal shapes of all ranks, one after the other."""
+        """Concatenate the tensors of all processes, which have equal shapes."""
         with tf.device(self._device(tensor)):
             return tf.raw_ops.CollectiveGatherV2(**self._how(tensor, shape))
 
     def _how(self, tensor: tf.Tensor, shape: tf.Tensor | int) -> dict[str, Any]:
-        """Return the arguments that all collective operations have."""
+        """Return the arguments that every collective operation takes."""
         on_gpu = "GPU" in self._device(tensor)
         return {
             "input": tensor,
@@ -225,7 +227,7 @@ class Ranks:
         return "GPU:0" if self._has_gpu and tensor.dtype.is_floating else "CPU:0"
 
     def _key(self, shape: tf.Tensor | int) -> tf.Tensor | int:
-        """Return the key of the next operation of the program, which is the same on all ranks."""
+        """Return the key of the next collective operation, which is the same in all processes."""
         if tf.executing_eagerly():
             self._outside += 1
             return self._outside
@@ -244,7 +246,7 @@ def _add_up(slope: tf.IndexedSlices) -> tf.IndexedSlices:
 
 
 def _round_up(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return a number of rows, rounded up by an eighth at most, and a key of the rounded number."""
+    """Return a row count, rounded up by at most an eighth, and a key for the rounded count."""
     power = tf.reduce_sum(tf.cast(n > tf.constant([2**p for p in range(4, 31)]), tf.int32))
     step = tf.bitwise.left_shift(1, power)
     steps = -(-n // step)
@@ -252,6 +254,6 @@ def _round_up(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _fill_up(rows: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
-    """Append rows of zeros, such that there are n rows."""
+    """Pad a tensor with rows of zeros to n rows."""
     more = [[0, n - tf.shape(rows)[0]]]
     return tf.pad(rows, more + [[0, 0]] * (len(rows.shape) - 1))

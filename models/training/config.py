@@ -59,8 +59,8 @@ class TrainConfig(Part, frozen=True):
         max_rows_per_user: largest number of training rows of a user in an epoch, drawn anew for
             each epoch; null for all rows. If a model trains on sequences (encoder attention), these
             rows are consecutive. The default is 50 for a recipe with a history and without times.
-        validate_users: largest number of users of the valid part on whom an epoch is measured; if
-            there are more, a random sample of them is, the same in every epoch. null measures all
+        validate_users: largest number of users of the valid part on whom each epoch is measured. Of
+            more users, a random sample is measured, the same in every epoch; null measures all
             users.
         seed: the seed of the initial weights, the order of rows and all random numbers.
     """

@@ -42,8 +42,8 @@ class Fit:
         checkpoint: the checkpoint to which the state is saved after each epoch; None to save none.
         clock: the callback that records the time and the metrics of each epoch.
         lines: whether each epoch is logged as a line if there is no terminal.
-        collectives: the exchange between the ranks that train this model together. Rank 0 alone
-            writes checkpoints and shows the progress.
+        collectives: the exchange between the processes that train this model together. Only process
+            0 writes checkpoints and shows the progress.
     """
 
     model: tf.keras.Model
@@ -125,7 +125,7 @@ class Fit:
         return self.clock.epochs[self.keep.epoch]
 
     def _fit(self, first: int, callbacks: Sequence[tf.keras.callbacks.Callback]) -> None:
-        """Run the epochs from `first` on."""
+        """Run the epochs from the one with the number `first` to the last."""
         try:
             self.model.fit(
                 self.batches,
@@ -167,7 +167,7 @@ class Fit:
         return [validation, self.keep]
 
     def _after(self) -> list[Any]:
-        """Return the callbacks that write the checkpoint and show the progress, for rank 0."""
+        """Return the callbacks that write checkpoints and show progress, only on process 0."""
         if self.collectives.share.rank > 0:
             return []
         shown = ("loss", self.train.monitor)

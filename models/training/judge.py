@@ -48,7 +48,8 @@ class CatalogueJudge:
             users.
         items: input columns of the item tower, one row per item of the catalogue.
         ks: the lengths k of the top-k lists that are measured.
-        collectives: the exchange between the ranks, each of which ranks a share of the users.
+        collectives: the exchange between the processes of the training, each of which ranks items
+            for a part of the users.
     """
 
     evaluation_set: EvaluationSet
@@ -73,9 +74,10 @@ class CatalogueJudge:
         }
 
     def _per_user(self, retriever: TwoTower, ks: Sequence[int]) -> dict[str, Floats]:
-        """Return each metric's values of all users; each rank computes those of its share.
+        """Return each metric's values for all users; each process computes those of its part.
 
-        The ranks exchange values and no sums, so that the means are those of one process.
+        The processes exchange the values of users, not sums, so that means are exactly those of a
+        training by one process.
         """
         share, n = self.collectives.share, len(self.evaluation_set.queries)
         if n < share.size or share.size == 1:

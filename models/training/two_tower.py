@@ -122,10 +122,12 @@ def train_on_sequences(model: Model) -> None:
 
 
 def train_by_ranks(model: Model, collectives: Collectives) -> None:
-    """Have each rank compare its share of a batch with the items of the whole batch, in training.
+    """Set up a model for a training by several processes (ranks), which share each batch.
 
-    For dropout, each rank draws numbers of its own. So the weights are those of a training by one
-    process (but for rounding) only in a model without dropout.
+    In training, each process compares its rows with the items of the whole batch.
+
+    For dropout, each process draws other random numbers. So only a model without dropout gets,
+    except for rounding, the weights of a training by one process.
     """
     for layer in model.submodules:
         if isinstance(layer, SampledLoss):
