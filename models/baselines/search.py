@@ -5,11 +5,10 @@ The best point is chosen on the validation part, like the best epoch of a two-to
 validation part, the first point (combination of hyper-parameters) is used.
 
 The best point of a fixed grid is often at its edge, and then the baseline is weaker than it could
-be. Therefore the search starts from a few points. As long as there is an axis along which nothing
-was tried on one side of the best point, the next value on that side is tried. The search ends when
-the best point is better than a neighbour on every side, or at a bound of the axis, or after `MOST`
-points. The method is the coordinate search of Hooke and Jeeves 1961 with a fixed step, without
-random numbers.
+be. Therefore the search starts from a few points. While some axis has no tried point on one side of
+the best point, the next value on that side is tried. The search ends when the best point is better
+than a neighbour on every side, or at a bound of the axis, or after `MOST` points. The method is the
+coordinate search of Hooke and Jeeves 1961 with a fixed step, without random numbers.
 """
 
 from __future__ import annotations

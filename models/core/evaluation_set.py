@@ -264,7 +264,8 @@ def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
         contexts: context features, n rows each; if a feature has lists, each row is its own query.
 
     Returns:
-        The first row of each query, ordered by user; and the query of each row, int64 [n].
+        The index of each query's first row, queries ordered by user; and the index of each row's
+        query, int64 [n].
     """
     key = users
     for column in contexts.values():

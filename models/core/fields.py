@@ -1,4 +1,4 @@
-"""Types of the recipe's fields, with their bounds, and the base class of its blocks.
+"""Types of a recipe's fields, such as positive numbers, and the base class of a recipe's blocks.
 
 Each block of hyper-parameters is defined once, beside the component that reads it.
 """

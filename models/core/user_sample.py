@@ -16,7 +16,7 @@ from models.core.retriever import Ints
 
 
 class SampledRows(NamedTuple):
-    """The interactions of the users of a sample.
+    """The interactions of the users who are in a random sample.
 
     Attributes:
         rows: row numbers of the interactions of the drawn users, rising, int64.

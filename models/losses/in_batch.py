@@ -9,8 +9,8 @@ rows, is subtracted from its logit. The correction by log q does not depend on t
 TensorFlow's own softmax keeps several matrices [B, C] and reads each from memory several times.
 This module computes the probabilities, the loss and both gradients of a block of rows while the
 block is in the cache (the idea of Milakov and Gimelshein 2018 and of FlashAttention, Dao et al.
-2022): memory is O((B + C)·d), and the three matrix products take most of the time. Of m equal
-columns only one is kept, and its logit is increased by log m.
+2022). So it needs memory of O((B + C)·d), and most of its time is that of three matrix products. Of
+m equal columns only one is kept, and its logit is increased by log m.
 """
 
 from __future__ import annotations

@@ -59,14 +59,14 @@ def function_named(name: str) -> LossFunction:
 class SampledLoss(ModelOutput):
     """An output block of Merlin that computes the loss of a batch from a comparison with negatives.
 
-    In training, the block outputs the batch's loss in each row, float32 [B, 1], which the Keras
-    loss `BatchLoss` passes on; at inference, it outputs the score of each query with its own item,
-    float32 [B, 1].
+    In training, the block outputs the loss of the batch in every row, float32 [B, 1], and the Keras
+    loss `BatchLoss` returns this output unchanged. At inference, the block outputs the score of
+    each query with its own item, float32 [B, 1].
 
-    An item that is in a batch many times is embedded once and has one column, which gives the same
-    loss and gradients with smaller products, because every mask except `none` hides further
-    occurrences of a row's own item. If the item tower has dropout, each occurrence has its own
-    vector and column.
+    An item that is in a batch many times is embedded once and has one column of the score matrix.
+    This makes the matrix products smaller, but changes neither loss nor gradients, because every
+    mask except `none` hides further occurrences of a row's own item. If the item tower has dropout,
+    each occurrence has its own vector and column.
 
     If several processes train, each process compares its rows with the items of the whole batch,
     and each process outputs the loss of the whole batch. If the item tower has dense layers or
@@ -209,7 +209,7 @@ def _no_metrics() -> list[tf.keras.metrics.Metric]:
 
 
 class BatchLoss(tf.keras.losses.Loss):
-    """A Keras loss that passes on the batch's loss, which the model outputs in every row."""
+    """A Keras loss that returns the batch's loss, which the model outputs in every row."""
 
     def __init__(self) -> None:
         reduction = tf.keras.losses.Reduction.SUM_OVER_BATCH_SIZE

@@ -1,8 +1,8 @@
 """Interactions score users and offers: bilinear with a head, or a dot product of two towers.
 
-An interaction takes G groups of I users and J offers, with A versions of the offers (one for each
-grouping): users [G, I, ...] and offers [A, G, J, ...] give scores [G, I, J, A] of all pairs within
-a group.
+An interaction takes G groups of I users and J offers each. The offers have A versions, one for each
+random grouping of the batch. Users [G, I, ...] and offers [A, G, J, ...] give scores [G, I, J, A]
+of all pairs within a group.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from models.towers.layers import layer_name
 class OfferTower(tf.keras.layers.Layer):
     """Embeds an offer: as [m, d] with a compressor, [o, d] without, or [d] by a dense tower.
 
-    m is the number of compressed vectors, o that of attributes, and d that of dimensions.
+    m is the number of compressed vectors, o the number of attributes, d the number of dimensions.
 
     Args:
         sizes: attribute → number of codes, in the order of the embedding's rows.
@@ -118,7 +118,7 @@ class OfferTower(tf.keras.layers.Layer):
 class UserTower(tf.keras.layers.Layer):
     """Embeds a user's history lists: as [k, d] with a compressor, or as [d] by a dense tower.
 
-    k is the number of compressed vectors, and d that of dimensions.
+    k is the number of compressed vectors, and d the number of dimensions.
 
     Args:
         domains: history column → attribute whose codes the column has, in the order of the

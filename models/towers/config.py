@@ -22,10 +22,11 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         dim: width of an embedding, and of the output of a tower without layers; `infer` uses
             Merlin's rule, 2 times the fourth root of the vocabulary's size, rounded up to a
             multiple of 8, for each column separately.
-        dims: column of categories → embedding width if it differs from `dim`: a number, `infer`, or
-            `one_hot`, a vector without learnt weights that is 1 at the position of the value;
-            missing and unseen values have positions, too, and a list is the mean of its one-hots. A
-            history column is encoded like the item column whose values it lists.
+        dims: column of categories → embedding width if it differs from `dim`: a number, `infer` or
+            `one_hot`. With `one_hot`, a value is a vector without learnt weights that is 1 at the
+            position of the value; missing and unseen values have positions, too. A list is the mean
+            of the one-hots of its values. A history column is encoded like the item column whose
+            values it lists.
         combine: how a tower combines its inputs: `sum` (all inputs of width `dim`) or `concat`.
         query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
         item_layers: widths of the item tower's MLP. Both towers must end in the same width.
