@@ -40,4 +40,4 @@ Width = Annotated[int, Meta(ge=1, le=4_096)] | Literal["infer"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base class of a recipe's blocks of hyper-parameters: immutable, without unknown keys."""
+    """The base class of a recipe's blocks of hyper-parameters: immutable; unknown keys raise."""

@@ -129,7 +129,8 @@ class Interactions:
             for an unknown user.
         items: the item of each interaction, as a row number in the item table, int [n]; -1 for an
             item that is not in the table.
-        times: seconds since the epoch, UTC, int64 [n], not falling; None if the data has no times.
+        times: the time of each interaction in seconds since 1970, UTC, int64 [n], not falling; None
+            if the data has no times.
         n_users: number of rows of the user table.
         n_items: number of rows of the item table.
     """

@@ -117,8 +117,8 @@ def softmax_loss(
         log_q: log q of each column's item, float32 [C]; None for no correction.
         mask: the function that returns, for a block of rows, the cells that are no negatives.
         multiplicity: number of equal items that each column represents, float32 [C]; None if each
-            item has a column. A row's own column counts once, because items equal to the row's item
-            are no negatives.
+            item has a column. For a row's own column, the number is taken as 1, because items equal
+            to the row's item are no negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has at least one row.
 

@@ -63,7 +63,7 @@ class Loader(Protocol):
         """Return how many rows of a partition an epoch takes, given the columns `counted`."""
 
     def load(self, columns: Columns, *, complete: bool) -> LoadedRows:
-        """Return the rows of a window, ready to be shuffled and taken as batches.
+        """Return the rows of a window (some partitions), ready to be shuffled for an epoch.
 
         Args:
             columns: the columns of the rows of the window.

@@ -2,11 +2,11 @@
 
 `tf.distribute` connects the processes, and notices if one of them ends; its scope is not used,
 because Merlin's models cannot be built in it. The processes identify a collective operation by a
-key. An operation may run again with the same key if its tensors have the same shape as before.
-tf.distribute takes a new key for each run. Then an operation takes 1.6 times as long, because the
-processes agree on the key first, and each run keeps 0.9 kB of memory. In this module, the key of an
-operation consists of its position in the training step and of the shape of its tensors, which are
-padded to one of a few shapes.
+key. A collective operation may run again with the same key if its tensors have the same shape as
+before. tf.distribute takes a new key for each run. Then an operation takes 1.6 times as long,
+because the processes agree on the key first, and each run keeps 0.9 kB of memory. In this module,
+the key of an operation consists of its position in the training step and of the shape of its
+tensors, which are padded to one of a few shapes.
 """
 
 from __future__ import annotations

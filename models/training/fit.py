@@ -96,7 +96,7 @@ class Fit:
             resume: whether to continue from the checkpoint.
 
         Returns:
-            The best epoch.
+            The number, the metrics and the duration of the best epoch.
 
         Raises:
             UnknownMetricError: the metric that should choose the best epoch is not measured.

@@ -39,7 +39,7 @@ class RowLoader:
         return count_capped(as_array(columns[USER_ROW]), self.max_per_user)
 
     def load(self, columns: Columns, *, complete: bool) -> ShuffledRows:
-        """Return the rows of a window, ready to be shuffled."""
+        """Return the rows of some partitions in memory, ready to be shuffled."""
         owners = None if self.max_per_user is None else as_array(columns[USER_ROW])
         positives = self.positives.find(columns, complete=complete) if self.positives else None
         chosen = {name: columns[name] for name in self.names}

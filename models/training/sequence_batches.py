@@ -64,7 +64,7 @@ class SequenceLoader:
         return count_capped(as_array(columns[USER_ROW]), self.max_per_user)
 
     def load(self, columns: Columns, *, complete: bool) -> Sequences:
-        """Return the sequences of the users of a window, ready to be cut and shuffled."""
+        """Return the users' sequences in some partitions, ready to be cut and shuffled."""
         times = as_array(columns[self.time]).astype(np.int64)
         items = as_array(columns[ITEM_ROW])
         users, n_lists = number_users(

@@ -168,8 +168,8 @@ class TensorBoard:
 class MLflow:
     """Records a training run in MLflow: hyper-parameters, metrics of each epoch and artefacts.
 
-    This class uses MlflowClient, because MLflow marks a run of its global functions as finished
-    when the process ends, even if the training failed.
+    This class uses MlflowClient, because MLflow marks a run of its module-level functions as
+    finished when the process ends, even if the training failed.
 
     Args:
         uri: the URI of an MLflow tracking server, or a folder.
