@@ -1,6 +1,7 @@
 """The item table as variables, from which a training step looks up the inputs of the item tower.
 
-TensorFlow would copy constants into each traced graph, and a graph may have at most 2 GiB.
+The columns are variables, because TensorFlow would copy constants into each traced graph, and a
+graph may have at most 2 GiB.
 """
 
 from __future__ import annotations
