@@ -38,6 +38,7 @@ TITLE, TEXT = (
 )
 
 IN_HISTORIES = "model.history_content=true"
+IN_BATCH = "loss.kind=in_batch"  # in place of the softmax over all films, cold ones included
 
 #: Name of a setting → changes of the recipe movielens-100k:pool, in which users have attributes,
 #: and a history is the weighted mean of its items.
@@ -47,6 +48,13 @@ SETTINGS: dict[str, list[str]] = {
     "genres and year, vectors of texts": [TEXT],
     "vectors of texts, in histories too": [*NO_GENRES, TEXT, IN_HISTORIES],
     "genres and year, in histories too": [IN_HISTORIES],
+    "genres and year, in-batch negatives": [IN_BATCH],
+    "vectors of texts, in histories too, in-batch negatives": [
+        *NO_GENRES,
+        TEXT,
+        IN_HISTORIES,
+        IN_BATCH,
+    ],
     "vectors of titles": [*NO_GENRES, TITLE],
     "vectors of texts, no id dropout": [*NO_GENRES, TEXT, "model.id_dropout=0"],
     "genres and year, no id dropout": ["model.id_dropout=0"],
