@@ -11,7 +11,7 @@ WEIGHTS_OF = "weights_of"
 #: The property of a column of vectors that the towers divide by their L2 norms.
 NORMALIZE = "unit_norm"
 #: The property of a column of vectors with the share of their numbers that dropout sets to 0.
-VECTOR_DROPOUT = "dropout"
+VECTOR_DROPOUT = "vector_dropout"
 #: The query input with the seconds since each item of a history, before a moment that all items of
 #: the history share, such as its last item: only differences between ages matter.
 HISTORY_AGES = "history_ages"
