@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import models.core.exact
-import models.core.retriever
+from models.core import tiles
 from models.core.exact import Exact, search
 from models.core.retriever import Queries, Ragged
 
@@ -62,30 +64,67 @@ def test_an_unknown_user_has_the_last_row(exact):
     assert unknown != known
 
 
-@pytest.mark.parametrize("budget", [1, N_ITEMS * 5, 10**9])
-def test_the_size_of_the_blocks_does_not_matter(exact, monkeypatch, budget):
+class Sizes(NamedTuple):
+    """Sizes of blocks and tiles, far below those that are fast, so that a small catalogue has many.
+
+    Attributes:
+        rows: number of queries of a block.
+        first: number of items of a block's first tile.
+        tile: number of items of each further tile.
+        sorted: number of keys that are sorted at a time.
+    """
+
+    rows: int
+    first: int
+    tile: int
+    sorted: int = 1 << 22
+
+
+def shrink(monkeypatch: pytest.MonkeyPatch, sizes: Sizes) -> None:
+    monkeypatch.setattr(tiles, "_ROWS", sizes.rows)
+    monkeypatch.setattr(tiles, "_FIRST", sizes.first)
+    monkeypatch.setattr(tiles, "_FIRST_SCORES", 2 * sizes.first)
+    monkeypatch.setattr(tiles, "_FIRST_PER_K", 1)
+    monkeypatch.setattr(tiles, "_TILE", sizes.tile)
+    monkeypatch.setattr(tiles, "_SCORES", 1)
+    monkeypatch.setattr(tiles, "_SORTED", sizes.sorted)
+    monkeypatch.setattr(tiles, "_PAIRS", 100)
+    monkeypatch.setattr(models.core.exact, "_MIN_ROWS", 1)
+    monkeypatch.setattr(models.core.exact, "_MIN_ITEMS", 100)
+    monkeypatch.setattr(models.core.exact, "_SCORES_PER_THREAD", 1)
+
+
+SIZES = [Sizes(3, 10, 7), Sizes(2, 400, 90), Sizes(20, 50, 1000, 64), Sizes(7, 2000, 1)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_the_size_of_the_blocks_does_not_matter(exact, monkeypatch, sizes, n_threads):
     exclude = Ragged.from_pairs(np.arange(N_USERS), np.arange(N_USERS), n_lists=N_USERS)
     queries = ask(list(range(N_USERS)))
     expected = [by_hand(exact.users[u], exact.items, [u])[:6] for u in range(N_USERS)]
-    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", budget)
+    shrink(monkeypatch, sizes)
+    monkeypatch.setattr(models.core.exact, "threads", lambda: n_threads)
     assert exact.top_k(queries, 6, exclude=exclude).items.tolist() == expected
     assert search(exact.users[:-1], exact.items, 6, exclude=exclude).items.tolist() == expected
 
 
 @pytest.mark.parametrize("k", [1, 20, 400, 1500])
-def test_a_catalogue_in_groups_and_blocks_is_ranked_as_one_matrix(monkeypatch, k):
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_catalogue_in_groups_and_blocks_is_ranked_as_one_matrix(monkeypatch, k, sizes):
     draw = np.random.default_rng(3)
     users, items = (draw.integers(-3, 4, size=(n, 4)).astype(np.float32) for n in (20, 1500))
-    seen = draw.integers(0, 1500, size=(20, 30))
+    seen = draw.integers(-1, 1500, size=(20, 30))
     candidates = draw.uniform(size=1500) < 0.9
+    candidates[700:900] = False  # whole tiles
     scores = users.astype(np.float64) @ items.T.astype(np.float64)
-    np.put_along_axis(scores, seen, -np.inf, axis=1)
+    for row, column in zip(np.repeat(np.arange(20), 30), seen.ravel(), strict=True):
+        if column >= 0:
+            scores[row, column] = -np.inf
     scores[:, ~candidates] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best = np.take_along_axis(scores, order, axis=1)
-    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 1500 * 7)
-    monkeypatch.setattr(models.core.exact, "_GOOD_ROWS", 2)
-    monkeypatch.setattr(models.core.exact, "_PAIRS", 100)
+    shrink(monkeypatch, sizes)
     exclude = Ragged(seen.ravel(), np.arange(0, 601, 30))
     top = search(users, items, k, exclude=exclude, candidates=candidates)
     np.testing.assert_array_equal(top.items, np.where(np.isneginf(best), -1, order))
@@ -94,15 +133,26 @@ def test_a_catalogue_in_groups_and_blocks_is_ranked_as_one_matrix(monkeypatch, k
         assert (np.sort(scores, axis=1)[:, -21] == best[:, -1]).any()
 
 
+@pytest.mark.parametrize("falling", [True, False])
+def test_items_in_the_order_of_their_scores_are_ranked_too(monkeypatch, falling):
+    # in rising order, each tile holds better items than all before it, and every floor must rise
+    norms = np.linspace(1, 9, 1500)[:, None]
+    items = np.tile(norms[::-1] if falling else norms, (1, 3)).astype(np.float32)
+    users = np.array([[1, 1, 1], [-1, -1, -1], [2, 0, 1]], np.float32)
+    expected = [by_hand(user, items, [])[:9] for user in users]
+    for sizes in SIZES:
+        shrink(monkeypatch, sizes)
+        monkeypatch.setattr(tiles, "_WAITING", 50)
+        assert search(users, items, 9).items.tolist() == expected
+
+
 def test_lists_do_not_tell_how_many_threads_made_them(monkeypatch):
     draw = np.random.default_rng(4)
     users, items = (draw.normal(size=(n, 16)).astype(np.float32) for n in (90, 700))
     exclude = Ragged.from_pairs(np.repeat(np.arange(90), 5), draw.integers(0, 700, 450), n_lists=90)
-    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 700 * 8)
-    monkeypatch.setattr(models.core.exact, "_GOOD_ROWS", 4)
-    monkeypatch.setattr(models.core.exact, "_MIN_ROWS", 1)
-    made = []
-    for n_threads in (1, 2, 5):
+    made = [search(users, items, 20, exclude=exclude)]
+    shrink(monkeypatch, Sizes(30, 100, 40))
+    for n_threads in (1, 2, 8):  # eight threads for three blocks divide the items, too
         monkeypatch.setattr(models.core.exact, "threads", lambda n=n_threads: n)
         made.append(search(users, items, 20, exclude=exclude))
     for row in range(90):
@@ -120,10 +170,10 @@ SCORES = st.one_of(st.floats(width=32, allow_nan=False), st.sampled_from([0.0, -
 def test_keys_are_in_the_order_of_the_tie_rule(pairs):
     scores = np.array([score for score, _ in pairs], np.float32)
     columns = np.array([column for _, column in pairs], np.int64)
-    keys = models.core.exact._sort_keys(scores, columns)
+    keys = tiles._sort_keys(scores, columns)
     order = sorted(range(len(pairs)), key=lambda i: (-float(scores[i]), columns[i]))
     assert keys[order].tolist() == sorted(keys.tolist())
-    np.testing.assert_array_equal(models.core.exact._scores_of_keys(keys), scores)
+    np.testing.assert_array_equal(tiles.scores_of_keys(keys), scores)
 
 
 def test_vectors_are_ranked_as_the_users_they_belong_to(exact):

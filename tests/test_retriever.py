@@ -205,26 +205,6 @@ def test_blocks_cover_the_queries_once_and_stay_in_budget(monkeypatch, budget):
     assert max(part.stop - part.start for part in parts) == min(7, max(1, budget // 10))
 
 
-@pytest.mark.parametrize(("at_least", "largest"), [(1, 2), (3, 3), (100, 8)])
-def test_blocks_outgrow_the_budget_fourfold_for_the_queries_that_they_should_have(
-    monkeypatch, at_least, largest
-):
-    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 20)
-    parts = list(blocks(19, 10, at_least=at_least))
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(19))
-    assert max(part.stop - part.start for part in parts) == largest
-
-
-@pytest.mark.parametrize(
-    ("at_a_time", "at_least", "largest"), [(1, 100, 8), (2, 3, 3), (2, 100, 4), (100, 100, 1)]
-)
-def test_blocks_at_a_time_share_the_budget(monkeypatch, at_a_time, at_least, largest):
-    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 20)
-    parts = list(blocks(19, 10, at_least=at_least, at_a_time=at_a_time))
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(19))
-    assert max(part.stop - part.start for part in parts) == largest
-
-
 @pytest.mark.parametrize("budget", [1, 8, 10_000])
 def test_ranking_by_blocks_is_ranking_at_once(monkeypatch, budget):
     scores = np.random.default_rng(1).integers(0, 3, size=(9, 4)).astype(np.float32)

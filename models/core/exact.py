@@ -7,25 +7,14 @@ approximate search is measured against exact search.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from models.core.blas import product, run_in_threads, threads
-from models.core.retriever import (
-    NO_ITEM,
-    Bools,
-    BrokenModel,
-    Floats,
-    Ints,
-    Queries,
-    Ragged,
-    TopK,
-    blocks,
-    check_k,
-    max_rows,
-)
+from models.core import tiles
+from models.core.blas import run_in_threads, threads
+from models.core.retriever import Bools, BrokenModel, Floats, Queries, Ragged, TopK, check_k
 
 
 @dataclass(frozen=True)
@@ -125,43 +114,73 @@ def search(
     refuse_nan(vectors, "query")
     norm_bound = max_norm(items) if norm_bound is None else norm_bound
     vectors, items = (np.ascontiguousarray(v, np.float32) for v in (vectors, items))
-    hidden = None if candidates is None else np.flatnonzero(~candidates)
-    best = TopK.empty(len(vectors), k)
+    width = min(k, len(items))
+    if not width or not len(vectors):
+        return TopK.empty(len(vectors), k)
+    hidden = None if candidates is None else ~candidates
     slack = error_bound(vectors, norm_bound)
-    n_threads = max(1, min(threads(), _MAX_THREADS, max_rows(len(items)) // _MIN_ROWS))
-    slices = list(blocks(len(vectors), len(items), at_least=_GOOD_ROWS, at_a_time=n_threads))
-    remaining = iter(slices)
+    plan = _Plan.of(len(vectors), len(items), width, threads())
+    keys = np.full((len(vectors), len(plan.ranges) * width), tiles.NO_KEY)
+    remaining = iter([(rows, n) for rows in plan.blocks for n in range(len(plan.ranges))])
 
     def work() -> None:
-        buffer = np.empty(0, np.float32)  # reused: new memory takes longer than the product
-        for rows in remaining:
-            shape = (rows.stop - rows.start, len(items))
-            buffer = buffer if len(buffer) >= shape[0] else np.empty(shape, np.float32)
-            scores = product(vectors[rows], items, out=buffer[: shape[0]])
-            if hidden is not None:
-                scores[:, hidden] = -np.inf
-            if exclude is not None:
-                out = exclude.take(np.arange(rows.start, rows.stop))
-                known = out.values >= 0
-                scores[out.owners()[known], out.values[known]] = -np.inf
-            _rank(
-                vectors[rows], items, scores, slack[rows], TopK(best.items[rows], best.scores[rows])
-            )
+        buffer = np.empty(plan.buffer, np.float32)
+        for rows, n in remaining:
+            out = None if exclude is None else exclude.take(np.arange(rows.start, rows.stop))
+            block = tiles.Block(vectors[rows], slack[rows], out, hidden)
+            found = tiles.rank(block, items, plan.ranges[n], width, buffer)
+            keys[rows, n * width : (n + 1) * width] = found
 
-    run_in_threads(work, max(1, min(n_threads, len(slices))))
+    run_in_threads(work, plan.n_threads)
+    if len(plan.ranges) > 1:
+        keys.sort(axis=1)
+    best = TopK.empty(len(vectors), k)
+    best.items[:, :width] = tiles.items_of_keys(keys[:, :width])
+    best.scores[:, :width] = tiles.scores_of_keys(keys[:, :width])
     return best
 
 
-#: Number of groups of columns in `_lower_bound`: this many times k, but at least the second number.
-_GROUPS_PER_K, _MIN_GROUPS = 4, 512
-#: Number of pairs whose scores are summed in float64 at a time; they fit into the cache.
-_PAIRS = 512
-#: Number of queries that a product should have: BLAS first rearranges the whole catalogue.
-_GOOD_ROWS = 128
-#: With fewer queries for each product, several threads are slower than one product in them all.
-_MIN_ROWS = 16
 #: Largest number of threads that exact search uses; more were not measured.
 _MAX_THREADS = 8
+#: Number of scores for which another thread is worth its start.
+_SCORES_PER_THREAD = 1 << 21
+#: Number of queries, or of items, that a thread must have: with fewer, one product in several
+#: threads of BLAS is faster.
+_MIN_ROWS, _MIN_ITEMS = 16, 1 << 18
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How an exact search is divided among threads: each ranks a range of items for some queries.
+
+    Attributes:
+        blocks: the blocks of queries.
+        ranges: the ranges of items; there are several if there are fewer blocks than threads.
+        n_threads: number of threads.
+        buffer: number of scores that a thread needs memory for.
+    """
+
+    blocks: list[slice]
+    ranges: list[slice]
+    n_threads: int
+    buffer: int
+
+    @classmethod
+    def of(cls, n_queries: int, n_items: int, width: int, n_threads: int) -> _Plan:
+        """Divide an exact search for lists of `width` items among at most `n_threads` threads."""
+        wanted = max(1, min(n_threads, _MAX_THREADS, n_queries * n_items // _SCORES_PER_THREAD))
+        rows = max(_MIN_ROWS, -(-n_queries // wanted))
+        rows = min(n_queries, rows, tiles.max_rows(n_items))
+        blocks = list(_slices(n_queries, rows))
+        n_ranges = max(1, min(wanted // len(blocks), n_items // _MIN_ITEMS))
+        ranges = list(_slices(n_items, -(-n_items // n_ranges)))
+        n_threads = min(wanted, len(blocks) * len(ranges))
+        return cls(blocks, ranges, n_threads, tiles.buffer_size(rows, n_items, width))
+
+
+def _slices(n: int, step: int) -> Iterator[slice]:
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
 
 
 def max_norm(items: Floats) -> float:
@@ -182,74 +201,6 @@ def error_bound(queries: Floats, norm_bound: float) -> Floats:
 
 def _norms(vectors: Floats) -> Floats:
     return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-
-
-def _rank(queries: Floats, items: Floats, scores: Floats, slack: Floats, into: TopK) -> None:
-    """Fill the top-k lists of some queries from float32 scores of all items (-inf: excluded)."""
-    width = min(into.items.shape[1], len(items))
-    if not width:
-        return
-    floor = np.maximum(_lower_bound(scores, width) - slack, np.finfo(np.float32).min)
-    cells = np.flatnonzero(scores >= floor.astype(np.float32)[:, None])
-    rows, columns = np.divmod(cells, scores.shape[1])
-    exact = dot_products(queries, items, rows, columns)
-    counts = np.bincount(rows, minlength=len(queries))
-    positions = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    keys = np.full((len(queries), max(width, counts.max())), _NO_KEY)
-    keys[rows, positions] = _sort_keys(exact, columns)
-    keys.sort(axis=1)
-    best = keys[:, :width]
-    into.items[:, :width] = np.where(best == _NO_KEY, NO_ITEM, best & _COLUMN_BITS)
-    into.scores[:, :width] = _scores_of_keys(best)
-
-
-def _lower_bound(scores: Floats, k: int) -> Floats:
-    """Return a lower bound of each query's k-th largest score, float32 [n_rows].
-
-    The columns are split into groups, and the bound is the k-th largest of the groups' maxima, so
-    that at least k scores reach it. If the number of groups is a few times k, hardly more than k
-    scores reach the bound. To compute the bound takes a tenth of the time of a partial sort of all
-    scores.
-    """
-    n_rows, n_columns = scores.shape
-    groups = min(max(_GROUPS_PER_K * k, _MIN_GROUPS), n_columns)
-    each = n_columns // groups
-    maxima = scores[:, : groups * each].reshape(n_rows, each, groups).max(axis=1)
-    maxima.sort(axis=1)  # three times as fast as np.partition for so few
-    return maxima[:, groups - k]
-
-
-#: The key of an empty place, larger than all others, and the bits of a key that hold the column.
-_NO_KEY, _COLUMN_BITS = np.iinfo(np.int64).max, np.int64(2**32 - 1)
-
-
-def _sort_keys(scores: npt.NDArray[np.float32], columns: Ints) -> npt.NDArray[np.int64]:
-    """Return integer keys whose order is descending score, and at equal scores ascending column."""
-    bits = (0.0 - scores).view(np.int32)  # 0 - x, not -x, which would make -0
-    # the bits, as integers, sort like floats; for negative floats, in reverse
-    rising = np.where(bits < 0, bits ^ np.int32(2**31 - 1), bits)
-    return (rising.astype(np.int64) << 32) | columns
-
-
-def _scores_of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return the scores that are encoded in the integer keys of `_sort_keys`; -inf for no item."""
-    rising = (keys >> 32).astype(np.int32)
-    bits = np.where(rising < 0, rising ^ np.int32(2**31 - 1), rising)
-    return np.where(keys == _NO_KEY, np.float32(-np.inf), 0.0 - bits.view(np.float32))
-
-
-def dot_products(
-    queries: Floats, items: Floats, rows: Ints, columns: Ints
-) -> npt.NDArray[np.float32]:
-    """Return dot products of pairs of embeddings, float32 [n_pairs], summed in float64."""
-    sums = np.empty(len(rows), np.float32)
-    queries = queries.astype(np.float64)
-    for start in range(0, len(rows), _PAIRS):
-        pairs = slice(start, start + _PAIRS)
-        # take() is twice as fast as indexing, and a cast before einsum faster than one within it
-        left, right = queries.take(rows[pairs], 0), items.take(columns[pairs], 0)
-        sums[pairs] = np.einsum("nd,nd->n", left, right.astype(np.float64))
-    return sums
 
 
 def refuse_nan(vectors: Floats, side: str) -> None:

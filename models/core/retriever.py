@@ -332,26 +332,14 @@ def _top_columns(scores: Floats, width: int) -> npt.NDArray[np.int64]:
     return top
 
 
-def max_rows(n_items: int) -> int:
-    """Return for how many queries at a time the scores of the whole catalogue may be in memory."""
-    return 4 * (BLOCK_SCORES // max(1, n_items))
-
-
-def blocks(
-    n_queries: int, n_items: int, *, at_least: int = 1, at_a_time: int = 1
-) -> Iterator[slice]:
+def blocks(n_queries: int, n_items: int) -> Iterator[slice]:
     """Yield slices of queries, so few that their scores of the whole catalogue fit into memory.
 
     Args:
         n_queries: number of queries.
         n_items: size of the catalogue.
-        at_least: number of queries that a slice should have, even if it takes up to four times the
-            memory.
-        at_a_time: number of slices that are in memory at the same time.
     """
-    step = max(
-        1, max_rows(n_items) // 4 // at_a_time, min(at_least, max_rows(n_items) // at_a_time)
-    )
+    step = max(1, BLOCK_SCORES // max(1, n_items))
     for start in range(0, n_queries, step):
         yield slice(start, min(start + step, n_queries))
 
