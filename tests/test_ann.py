@@ -6,13 +6,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
-from models.core import ann
+from models.core import ann, index_file, ivf
 from models.core.ann import KINDS, Ann, FaissNotInstalled, Index
 from models.core.ann_tuning import recalls, tune_effort
 from models.core.exact import Exact, search
+from models.core.ivf import IVF_KINDS, TooFewItems
 from models.core.retriever import BrokenModel, Queries, Ragged, TopK
 
 WIDTH = 16
@@ -74,6 +76,10 @@ def test_the_effort_is_raised_if_it_is_too_small():
 @pytest.mark.parametrize("kind", KINDS)
 def test_lists_are_as_long_as_they_can_be(kind, n_items):
     items, queries = world(n_items, 12)
+    if kind == "ivf_pq" and n_items < 256:
+        with pytest.raises(TooFewItems, match=f"at least 256 items. Received: {n_items}"):
+            Index.build(items, kind)
+        return
     index = tune_effort(Index.build(items, kind), queries, at=10, recall=0.95)
     for k in (1, 10, 40):
         found, truth = index.search(queries, k), search(queries, items, k)
@@ -149,7 +155,7 @@ def test_ties_are_broken_by_the_tie_rule(kind):
         np.testing.assert_array_equal(found.scores, truth.scores)
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["hnsw", *IVF_KINDS])
 def test_the_same_items_give_the_same_file(kind, tmp_path):
     items, queries = world(2000)
     files = [tmp_path / "one", tmp_path / "two"]
@@ -161,6 +167,40 @@ def test_the_same_items_give_the_same_file(kind, tmp_path):
     np.testing.assert_array_equal(read.search(queries, 10).items, built.search(queries, 10).items)
     with pytest.raises(ValueError, match=r"indexes 2000 items of 16 dim.* Received: 1999 of 16"):
         Index.read(files[0], items[1:], kind, effort=30, at=10)
+
+
+@pytest.mark.parametrize("kind", IVF_KINDS)
+def test_a_large_file_is_mapped_and_answers_as_the_index_in_memory(kind, tmp_path, monkeypatch):
+    items, queries = world(2000)
+    built = replace(Index.build(items[:1500], kind), effort=30, at=10)
+    built.write(tmp_path / "index")
+    monkeypatch.setattr(index_file, "_MAPPED", 0)
+
+    def read(*, to_grow: bool) -> Index:
+        return Index.read(tmp_path / "index", items[:1500], kind, effort=30, at=10, to_grow=to_grow)
+
+    mapped = read(to_grow=False)
+    lists_of_file = faiss.downcast_InvertedLists(mapped.faiss.invlists)
+    assert isinstance(lists_of_file, faiss.OnDiskInvertedLists)
+    np.testing.assert_array_equal(mapped.search(queries, 10).items, built.search(queries, 10).items)
+    grown = read(to_grow=True).with_items(items[1500:])
+    assert len(grown.items) == grown.faiss.ntotal == 2000
+    content = (tmp_path / "index").read_bytes()
+    (tmp_path / "index").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="is damaged: its end is missing"):
+        read(to_grow=False)
+
+
+@pytest.mark.parametrize("kind", IVF_KINDS)
+def test_an_index_of_many_items_learns_from_a_sample_and_adds_them_in_blocks(kind, monkeypatch):
+    items, queries = world(12_000)
+    monkeypatch.setattr(ivf, "_MANY", 100)
+    monkeypatch.setattr(ivf, "_MAX_VECTORS_PER_CELL", 5)
+    monkeypatch.setattr(ivf, "_CELLS_PER_ROOT", 1)
+    monkeypatch.setattr(ann, "_ADDED", 1_000)
+    index = tune_effort(Index.build(items, kind), queries, at=20, recall=0.95)
+    assert index.faiss.ntotal == 12_000
+    assert overlap(index.search(queries, 20), search(queries, items, 20)) >= 0.95
 
 
 @pytest.mark.parametrize("kind", KINDS)

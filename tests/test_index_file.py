@@ -20,7 +20,7 @@ ITEMS = np.random.default_rng(5).normal(size=(N, WIDTH)).astype(np.float32)
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the process that reads first: test_ann.py shows it, and it takes a second."""
-    monkeypatch.setattr(index_file, "_read_in_process", lambda path, shape: None)
+    monkeypatch.setattr(index_file, "_read_in_process", lambda path, shape, flags: None)
 
 
 def set_to(vector: Any, place: int, value: int) -> None:
@@ -35,7 +35,7 @@ def cell(index: Any, value: int) -> None:
     faiss.rev_swig_ptr(lists.get_ids(number), 1)[0] = value
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["hnsw", "ivf", "ivf_sq", "ivf_pq"])
 def test_an_undamaged_file_gives_the_index_that_was_written(tmp_path: Path, kind: Any) -> None:
     made = Index.build(ITEMS, kind)
     made.write(tmp_path / "index.faiss")

@@ -9,6 +9,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -19,12 +20,19 @@ from models.core.ann import FaissNotInstalled, Index
 from models.core.ann_tuning import recalls, tune_effort
 from models.core.columns import fixed_lists, write_vectors
 from models.core.exact import search
+from models.core.ivf import TooFewItems
 from models.core.retriever import Floats, Queries, Ragged
 from workflows.derive.given import add_derived
 from workflows.feature_files import rows as raw_rows
 from workflows.ground.column_names import EMBEDDING
 from workflows.ground.device import Device
-from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
+from workflows.ground.errors import (
+    ArtifactError,
+    DataError,
+    MissingStage,
+    RecipeError,
+    StaleInput,
+)
 from workflows.ground.stage_content import embeddings_of
 from workflows.recipe import Recipe
 from workflows.recipe.protocol import IndexConfig
@@ -98,8 +106,10 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
     if add:
         _refuse_to_lose(store, recipe)
     with store.write("index", recipe, device) as draft:
-        export = Export.open(store, recipe)
-        catalogue = Catalogue.open(store, export) if add else Catalogue.of_export(export)
+        export = Export.open(store, recipe, kept=1)
+        catalogue = Catalogue.of_export(export)
+        if add:
+            catalogue = Catalogue.open(store, export, to_grow=True)
         more = _embedded(add, catalogue, export) if add else None
         tune_by, prove_by = _queries(export, config)
         catalogue = _built(catalogue, more, tune_by, config)
@@ -176,9 +186,10 @@ def _queries(export: Export, config: IndexConfig) -> tuple[Floats, Floats]:
         export: the export with the users.
         config: the settings; `queries` is the largest number of users in each of the two sets.
     """
-    users = export.user_vectors[:-1]  # the last is for unknown users
-    rows = np.unique(np.linspace(0, len(users) - 1, 2 * config.queries).astype(np.int64))
-    return users[rows[::2]], users[rows[1::2] if len(rows) > 1 else rows]
+    last = len(export.user_ids) - 1
+    rows = np.unique(np.linspace(0, last, 2 * config.queries).astype(np.int64))
+    tune_by = export.user_vectors(rows[::2])
+    return tune_by, export.user_vectors(rows[1::2] if len(rows) > 1 else rows)
 
 
 def _embedded(add: Path, catalogue: Catalogue, export: Export) -> pa.Table:
@@ -224,7 +235,7 @@ def _built(
         catalogue = catalogue.with_added(more)
     kind = config.kind
     if kind == "auto":
-        kind = "exact" if len(catalogue.items) <= config.exact_up_to else "ivf"
+        kind = _kind_for(len(catalogue.items), config)
     if kind == "exact":
         return catalogue
     try:
@@ -232,7 +243,16 @@ def _built(
         index = tune_effort(index, users, at=config.at, recall=config.recall)
     except FaissNotInstalled as error:
         raise ArtifactError(f"{error} Or ask for --set index.kind=exact.") from None
+    except TooFewItems as error:
+        raise RecipeError(f"recipe {catalogue.recipe.name}, field index.kind: {error}") from None
     return replace(catalogue, index=index)
+
+
+def _kind_for(n_items: int, config: IndexConfig) -> Literal["exact", "ivf", "ivf_sq"]:
+    """Return the kind of search that `auto` means for a number of items."""
+    if n_items <= config.exact_up_to:
+        return "exact"
+    return "ivf" if n_items <= config.whole_up_to else "ivf_sq"
 
 
 def _refuse_poor(measured: Measured, catalogue: Catalogue, config: IndexConfig) -> None:

@@ -24,13 +24,13 @@ import numpy.typing as npt
 from models.core import index_file
 from models.core.exact import (
     check_width,
-    dot_products,
     error_bound,
     max_norm,
     refuse_nan,
     search,
     user_vectors,
 )
+from models.core.ivf import IVF_KINDS, PROPOSED, IvfKind, empty_index
 from models.core.retriever import (
     NO_ITEM,
     Bools,
@@ -41,8 +41,9 @@ from models.core.retriever import (
     TopK,
     check_k,
 )
+from models.core.tiles import dot_products
 
-Kind = Literal["flat", "hnsw", "ivf"]
+Kind = Literal["flat", "hnsw", IvfKind]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: Number of items proposed beyond those a list needs, so that ties rarely reach its end.
@@ -53,11 +54,8 @@ FEW = 50_000
 _BLOCK = 1024
 #: HNSW: links of an item, and candidates considered while the graph is built (Malkov 2018).
 _LINKS, _CONSTRUCTION = 32, 128
-#: IVF: the number of cells is this many times the square root of the number of items.
-_CELLS_PER_ROOT = 4
-#: IVF: number of vectors for each cell from which the centres of cells are learnt; FAISS requires
-#: at least 39.
-_MAX_VECTORS_PER_CELL, _MIN_VECTORS_PER_CELL = 40, 39
+#: Number of items that are added at a time.
+_ADDED = 1 << 20
 
 
 class FaissNotInstalled(ImportError):
@@ -70,11 +68,11 @@ class Index:
 
     Attributes:
         items: the embedding of each item of the catalogue, float32 [n_items, d].
-        kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file: cells of similar
-            items).
+        kind: `flat` (all items), `hnsw` (a graph) or one of `IVF_KINDS` (inverted files: cells of
+            similar items).
         faiss: FAISS's index of the inner product; row i of `items` has id i.
-        effort: number of cells (ivf) or candidates (hnsw) that are searched for a list of `at`
-            items.
+        effort: number of cells (inverted files) or candidates (hnsw) that are searched for a list
+            of `at` items.
         at: number of items per query, excluded ones included, for which the effort was tuned.
     """
 
@@ -95,11 +93,12 @@ class Index:
 
         Args:
             items: the embedding of each item of the catalogue, float32 [n_items, d].
-            kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file).
-            seed: seed of the random choice of the cell centres of an `ivf` index.
+            kind: `flat` (all items), `hnsw` (a graph) or one of `IVF_KINDS` (inverted files).
+            seed: seed of the random choice of the cell centres of an inverted file.
 
         Raises:
             FaissNotInstalled: FAISS is not installed.
+            TooFewItems: there are too few items to learn the codes of `ivf_pq` from.
             BrokenModel: an embedding holds NaN or infinity.
         """
         faiss = _faiss()
@@ -112,7 +111,7 @@ class Index:
             index = faiss.IndexHNSWFlat(width, _LINKS, product)
             index.hnsw.efConstruction = _CONSTRUCTION
         else:
-            index = _empty_ivf(faiss, items, seed)
+            index = empty_index(faiss, items, kind, seed)
         return cls(items[:0], kind, index).with_items(items)
 
     def with_items(self, items: Floats) -> Index:
@@ -127,7 +126,8 @@ class Index:
         check_width(items, self.items)
         # several threads would build another graph each time
         with _threads(faiss, 1 if self.kind == "hnsw" else faiss.omp_get_max_threads()):
-            self.faiss.add(items)
+            for start in range(0, len(items), _ADDED):
+                self.faiss.add(items[start : start + _ADDED])
         whole = np.concatenate([self.items, items]) if len(self.items) else items
         return replace(self, items=whole)
 
@@ -136,13 +136,26 @@ class Index:
         _faiss().write_index(self.faiss, str(path))
 
     @classmethod
-    def read(cls, path: Path, items: Floats, kind: Kind, *, effort: int, at: int) -> Index:
+    def read(
+        cls,
+        path: Path,
+        items: Floats,
+        kind: Kind,
+        *,
+        effort: int,
+        at: int,
+        to_grow: bool = False,
+    ) -> Index:
         """Read a FAISS index from its file; a flat index has no file, and is built from embeddings.
+
+        The cells of a large inverted file are mapped into memory: they are read from the disk when
+        they are searched, and all processes of a machine share them.
 
         Args:
             path: the file that `write` wrote.
             items: the embedding of each item of the catalogue, float32 [n_items, d].
             kind, effort, at: attributes of the index, which the file does not hold.
+            to_grow: whether items will be added to the index, so that it must be in memory.
 
         Raises:
             FaissNotInstalled: FAISS is not installed.
@@ -151,7 +164,7 @@ class Index:
         if kind == "flat":
             return replace(cls.build(items, kind), effort=effort, at=at)
         _faiss()
-        index = index_file.read(path, kind, (len(items), items.shape[1]))
+        index = index_file.read(path, kind, (len(items), items.shape[1]), to_grow=to_grow)
         return cls(items, kind, index, effort, at)
 
     def search(
@@ -252,7 +265,7 @@ class Index:
         return self.effort * depth // self.at
 
     def _is_too_deep(self, depth: int) -> bool:
-        if self.kind == "ivf":
+        if self.kind in IVF_KINDS:
             return self._effort(depth) > max(self.effort, self.faiss.nlist // 2)
         if self.kind == "hnsw":
             return self._effort(depth) > max(self.effort, len(self.items) // 16)
@@ -261,7 +274,7 @@ class Index:
     def _propose(
         self, vectors: Floats, depth: int, candidates: Bools | None
     ) -> npt.NDArray[np.int64]:
-        """Return the items that FAISS proposes, int64 [n_queries, depth + margin]; -1 for none."""
+        """Return the items that FAISS proposes, int64 [n_queries, n_proposed]; -1 for none."""
         faiss = _faiss()
         options = {}
         if candidates is not None:
@@ -269,12 +282,13 @@ class Index:
         if self.kind == "hnsw":
             options["efSearch"] = self._effort(depth)
             parameters = faiss.SearchParametersHNSW(**options)
-        elif self.kind == "ivf":
+        elif self.kind in IVF_KINDS:
             options["nprobe"] = min(self._effort(depth), self.faiss.nlist)
             parameters = faiss.SearchParametersIVF(**options)
         else:
             parameters = faiss.SearchParameters(**options)
-        return self.faiss.search(vectors, depth + _MARGIN, params=parameters)[1]
+        n_proposed = min(PROPOSED.get(self.kind, 1) * depth + _MARGIN, len(self.items))
+        return self.faiss.search(vectors, n_proposed, params=parameters)[1]
 
     def _rank(
         self,
@@ -347,18 +361,6 @@ def _faiss() -> Any:
             "pip install 'merlin-two-tower[index]'."
         ) from error
     return faiss
-
-
-def _empty_ivf(faiss: Any, items: Floats, seed: int) -> Any:
-    """Return an inverted file without items; its cell centres are learnt from some of the items."""
-    n_cells = int(_CELLS_PER_ROOT * len(items) ** 0.5)
-    n_cells = max(1, min(n_cells, len(items) // _MIN_VECTORS_PER_CELL))
-    width = items.shape[1]
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = seed
-    index.cp.max_points_per_centroid = _MAX_VECTORS_PER_CELL
-    index.train(items)
-    return index
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from models.core.ann import Index
 from models.core.exact import search
+from models.core.ivf import IVF_KINDS
 from models.core.retriever import Floats, Ragged, TopK
 
 
@@ -37,7 +38,7 @@ def tune_effort(index: Index, vectors: Floats, *, at: int, recall: float) -> Ind
         return bool(found.mean() - 2 * found.std() / np.sqrt(len(found)) >= recall)
 
     # a graph with more candidates than a sixteenth of the items is slower than exact search
-    low, high, most = 0, 1, index.faiss.nlist if index.kind == "ivf" else 0
+    low, high, most = 0, 1, index.faiss.nlist if index.kind in IVF_KINDS else 0
     if index.kind == "hnsw":
         high, most = at, max(at, len(index.items) // 16)
     while high < most and not is_enough(high):

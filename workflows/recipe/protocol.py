@@ -61,10 +61,14 @@ class IndexConfig(Part, frozen=True):
     """The settings of the search for the items with the highest scores for a query.
 
     Attributes:
-        kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are indexes of FAISS and need the
-            `index` extra; `auto` is exact for tables of up to `exact_up_to` items, else ivf.
+        kind: `exact` scores every item; the others are indexes of FAISS and need the `index` extra.
+            `flat` has all items, `hnsw` a graph, and `ivf` cells of similar items. `ivf_sq` and
+            `ivf_pq` are ivf with vectors of one byte, or about half a byte, for each dimension, for
+            10 to 100 million items. `auto` is exact for tables of up to `exact_up_to` items, ivf up
+            to `whole_up_to`, else ivf_sq.
         exact_up_to: the largest item table for which `auto` means exact.
-        recall: the share of the exact search's `at` best items that hnsw and ivf must find. The
+        whole_up_to: the largest item table for which `auto` means ivf.
+        recall: the share of the exact search's `at` best items that an index must find. The
             search effort is tuned to reach this recall, and an index with a lower recall is
             refused.
         at: the list length at which the recall of an index is measured.
@@ -73,8 +77,9 @@ class IndexConfig(Part, frozen=True):
         seed: the random seed with which the cells of ivf are fitted.
     """
 
-    kind: Literal["auto", "exact", "flat", "hnsw", "ivf"] = "auto"
+    kind: Literal["auto", "exact", "flat", "hnsw", "ivf", "ivf_sq", "ivf_pq"] = "auto"
     exact_up_to: NonNegative = 200_000
+    whole_up_to: NonNegative = 5_000_000
     recall: Annotated[float, Meta(gt=0, le=1)] = 0.99
     at: Length = 100
     queries: Times = 500

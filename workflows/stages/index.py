@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.core.ann import Ann, FaissNotInstalled, Index
+from models.core.ann import Ann, FaissNotInstalled, Index, Kind
 from models.core.exact import Exact, max_norm
 from models.core.retriever import Bools, Floats, Ints, Retriever
 from workflows.ground.column_names import TRAIN_COUNT
@@ -42,7 +42,7 @@ class SearchSettings(msgspec.Struct, frozen=True):
         at: the list length for which the search effort was chosen.
     """
 
-    kind: Literal["exact", "flat", "hnsw", "ivf"]
+    kind: Literal["exact", Kind]
     effort: int = 0
     at: int = 0
 
@@ -89,8 +89,13 @@ class Catalogue:
     index: Index | None = None
 
     @classmethod
-    def open(cls, store: Store, export: Export) -> Catalogue:
+    def open(cls, store: Store, export: Export, *, to_grow: bool = False) -> Catalogue:
         """Read the items of an export, and the index stage if it was made from this export.
+
+        Args:
+            store: the folder of the run, or a copied export.
+            export: the export.
+            to_grow: whether items will be added to the index.
 
         Raises:
             ArtifactError: the index is damaged, or FAISS is not installed.
@@ -103,7 +108,7 @@ class Catalogue:
             if files.added.is_file():
                 catalogue = catalogue.with_added(pq.read_table(files.added))
             settings = msgspec.json.decode(files.settings.read_bytes(), type=SearchSettings)
-        return replace(catalogue, index=_read(catalogue.vectors, settings, files))
+        return replace(catalogue, index=_read(catalogue.vectors, settings, files, to_grow))
 
     @classmethod
     def of_export(cls, export: Export) -> Catalogue:
@@ -224,13 +229,18 @@ def _has_index(store: Store, recipe: Recipe) -> bool:
     return True
 
 
-def _read(vectors: Floats, settings: SearchSettings, files: IndexFiles) -> Index | None:
+def _read(
+    vectors: Floats, settings: SearchSettings, files: IndexFiles, to_grow: bool
+) -> Index | None:
     """Read the FAISS index of an index stage; return None if every item is scored instead."""
     if settings.kind == "exact":
         return None
     try:
         return Index.read(
-            files.faiss, vectors, settings.kind, effort=settings.effort, at=settings.at
+            *(files.faiss, vectors, settings.kind),
+            effort=settings.effort,
+            at=settings.at,
+            to_grow=to_grow,
         )
     except (FaissNotInstalled, ValueError, RuntimeError) as error:
         raise ArtifactError(
