@@ -15,7 +15,6 @@ import pytest
 from reference_pages.files import documented
 from tiny_run import CPU, Run, Tiny
 
-import models.training.two_tower
 import workflows.towers.export as module
 from models.core.retriever import Queries
 from models.training.two_tower import TwoTower
@@ -317,12 +316,18 @@ def test_towers_and_embeddings_that_are_not_the_models_are_not_exported(branch, 
     assert_nothing_left(branch)
 
 
-@pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_embeddings_that_are_no_numbers_are_refused(branch, unchecked, monkeypatch, broken):
-    monkeypatch.setattr(
-        module, "embed", lambda tower, columns: np.array([[1.0, 2.0], [3.0, broken]], np.float32)
-    )
-    with pytest.raises(ArtifactError, match="user embeddings hold NaN or infinity; train again"):
+@pytest.mark.parametrize(("side", "broken"), [("user", np.nan), ("item", np.inf)])
+def test_embeddings_that_are_no_numbers_are_refused(branch, unchecked, monkeypatch, side, broken):
+    embed = module.embed
+
+    def spoilt(tower, columns):
+        vectors = embed(tower, columns)
+        if ("history_item_id" in columns) == (side == "user"):
+            vectors[-1, 0] = broken
+        return vectors
+
+    monkeypatch.setattr(module, "embed", spoilt)
+    with pytest.raises(ArtifactError, match=f"{side} embeddings hold NaN or infinity; train again"):
         export(branch.recipe, branch.store, CPU)
     assert_nothing_left(branch)
 
@@ -334,7 +339,7 @@ def test_embeddings_that_are_all_the_same_are_refused(branch, unchecked, monkeyp
         vectors = embed(tower, columns)
         return vectors if "history_item_id" in columns else np.ones_like(vectors)
 
-    monkeypatch.setattr(models.training.two_tower, "embed", constant)  # which embeds the items
+    monkeypatch.setattr(module, "embed", constant)
     with pytest.raises(
         ArtifactError, match=r"all \d+ item embeddings are the same: the item tower learnt nothing"
     ):

@@ -145,7 +145,7 @@ def test_histories_of_another_form_are_refused_by_name(run, export, tmp_path, it
     pq.write_table(pa.table(columns), files.histories)
     broken = Export(files, run.recipe, "test")
     with pytest.raises(ArtifactError, match=rf"histories\.parquet is not what .* export.*{said}"):
-        _ = broken.seen
+        broken.seen(np.arange(1))
 
 
 @pytest.mark.parametrize("counts", [np.zeros(3, np.int64), np.zeros(14), np.array([{}], object)])

@@ -139,7 +139,7 @@ def test_milvus_answers_with_the_lists_of_the_export(run, tmp_path):
     assert (result.items, result.name) == (len(run.items), "tiny")
     export = Recommender.open(run.store, run.recipe)
     users = pq.read_table(run.store.folder("export") / "user_embeddings.parquet")
-    vectors = export.export.user_vectors[:-1]
+    vectors = export.export.user_vectors(np.arange(len(export.export.user_ids)))
     found = asked(file, "tiny", vectors, 5, output_fields=["title", "genres"])
     lists = export.rank(users["user_id"].to_numpy(), ListOptions(k=5, keep_seen=True)).top
     films = {film["item_id"]: film for film in run.world.films}
@@ -317,7 +317,7 @@ def test_its_vectors_rank_as_evaluate_does(run, tmp_path):
     items = np.array([document["embedding"] for document in documents], np.float32)
     export = Recommender.open(run.store, run.recipe)
     answers = export.rank(np.array(["u6", "u7"], object), ListOptions(k=5, keep_seen=True))
-    users = export.export.user_vectors[export.user_rows(answers.users)]
+    users = export.export.user_vectors(export.user_rows(answers.users))
     top = search(users, items, 5)
     ids = np.array([document["id"] for document in documents])
     right = export.catalogue.ids.to_numpy(zero_copy_only=False)[answers.top.items]

@@ -108,8 +108,8 @@ def embedding(recommender: Recommender, *rules: str, user: str = "u6") -> np.nda
     """Return the embedding of a user for a request with rules of context."""
     users, given = read_users(RecommendRequest((user,), context=rules), recommender)
     tower = recommender.export.query_tower
-    row = recommender.export.raw_users.take(recommender.user_rows(users))
-    kept = [n for n in row.column_names if n not in tower.sources and n not in given.column_names]
+    kept = [n for n in tower.inputs if n not in tower.sources and n not in given.column_names]
+    row = recommender.export.raw_users(recommender.user_rows(users), kept)
     columns = {name: row[name] for name in kept} | {n: given[n] for n in given.column_names}
     return tower.embed(pa.table(columns))[0]
 

@@ -28,6 +28,7 @@ from workflows.recommend import (
     Ranker,
     RecommendRequest,
     RecommendResult,
+    Share,
     recommend,
 )
 from workflows.recommend.request import read_users
@@ -357,6 +358,41 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(run, tmp_path, monk
     assert len(content(again.folder, LISTS)) == -(-len(run.users) // 3)
     assert (again.users, again.answered_by) == (whole.users, whole.answered_by)
     assert not (broken.store.root / ".recommend.shards").exists()
+
+
+def test_processes_that_share_the_lists_write_those_of_one(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 2)
+    copies = [run.branch(tmp_path / n, stages=("etl", "train", "export")) for n in "ab"]
+    whole = recommend(copies[0].recipe, copies[0].store, CPU, options=ListOptions(k=K))
+    shared = copies[1]
+    n_shards = -(-len(run.users) // 2)
+    users, missing = [], []
+    for number in (2, 0, 1):  # in any order
+        result = recommend(
+            shared.recipe, shared.store, CPU, options=ListOptions(k=K), share=Share(number, 3)
+        )
+        users.append(result.users)
+        missing.append(result.missing)
+        assert not shared.store.folder("recommend").exists()
+    assert sum(users) == len(run.users)  # disjoint, and complete together
+    assert missing[0] == n_shards - -(-n_shards // 3)
+    assert missing[-1] == 0
+
+    def never(*_):
+        raise AssertionError("all lists are there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recommender, "rank", never)
+        last = recommend(shared.recipe, shared.store, CPU, options=ListOptions(k=K))
+    assert content(last.folder, LISTS) == content(whole.folder, LISTS)
+    assert (last.users, last.answered_by) == (whole.users, whole.answered_by)
+
+
+def test_lists_that_are_returned_are_not_shared(run):
+    with pytest.raises(DataError, match="--shard goes with lists that are written"):
+        recommend(
+            *(run.recipe, run.store, CPU), request=RecommendRequest(("u6",)), share=Share(0, 2)
+        )
 
 
 def test_another_question_does_not_go_on_with_old_shards(run, tmp_path, monkeypatch):

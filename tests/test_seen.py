@@ -18,7 +18,8 @@ from workflows.ground.errors import RecipeError
 from workflows.stages.etl import EtlFiles, Prepared
 from workflows.stages.export import Export, ExportFiles
 from workflows.stages.recommender import ListOptions, Recommender
-from workflows.towers.export import write_histories
+from workflows.stages.user_blocks import UserBlocks
+from workflows.towers.export import histories
 
 LIKED = 4
 FILTER = f"filter=[{{kind: keep, column: rating, is: '>=', value: {LIKED}, still_seen: true}}]"
@@ -118,7 +119,8 @@ def test_what_is_seen_is_in_no_list_and_in_no_shown_history(tiny: Tiny, tmp_path
     prepared, files = Prepared(tmp_path / "etl", run_.recipe), ExportFiles(tmp_path / "export")
     shutil.copytree(plain.export.files.folder, files.folder)
     known = ("train", "valid")
-    write_histories(prepared.histories(*known), prepared.also_seen(*known), files)
+    (block,) = UserBlocks.of(prepared, known).read(tmp_path)
+    pq.write_table(histories(block, prepared.also_seen(*known)), files.histories)
     export = dataclasses.replace(plain, export=Export(files, run_.recipe, "test"))
     after = export.lists(np.array([user], object), options)["item_id"].to_pylist()
     assert after[:2] == before[1:]

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflows.recommend.shards import ListBatch, Shards, write_parquet
+from workflows.ground.errors import DataError
+from workflows.recommend.shards import ListBatch, Shards, Share, write_parquet
 
 
 def lists(users: slice) -> ListBatch:
@@ -81,6 +82,38 @@ def test_what_a_full_disk_cuts_off_is_removed_and_whole_shards_are_kept(tmp_path
     fails_at(1)
     names = {path.name for path in (tmp_path / ".shards" / ("a" * 16)).iterdir()}
     assert names == {"part-00000.parquet", "part-00000.json"}
+
+
+@pytest.mark.parametrize(("n_shards", "of"), [(10, 3), (2, 5), (0, 2), (7, 1), (8, 8)])
+def test_shares_are_disjoint_and_complete(n_shards: int, of: int) -> None:
+    numbers = [n for i in range(of) for n in Share.parse(f"{i}/{of}").among(n_shards)]
+    assert numbers == list(range(n_shards))
+
+
+@pytest.mark.parametrize(
+    "text", ["3/3", "4/3", "-1/3", "1", "1/0", "0/0", "a/b", "1/2/3", " 0/2", ""]
+)
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match=r"--shard '.*': expected i/n, .* 0/4, 1/4, 2/4 and 3/4"):
+        Share.parse(text)
+
+
+def test_a_share_that_fails_leaves_the_folder_to_the_others(tmp_path: Path) -> None:
+    def fail(users: slice) -> ListBatch:
+        raise KeyboardInterrupt
+
+    shards = Shards(tmp_path / ".shards", "a" * 16, size=10)
+    with pytest.raises(KeyboardInterrupt):
+        list(shards.write(25, fail, write_parquet, "parquet", Share(1, 3)))
+    assert (tmp_path / ".shards" / ("a" * 16)).is_dir()
+    assert shards.n_finished() == 0
+    assert len(list(shards.write(25, lists, write_parquet, "parquet", Share(2, 3)))) == 1
+    assert shards.n_finished() == 1
+    with pytest.raises(KeyboardInterrupt):
+        list(
+            Shards(tmp_path / ".alone", "a" * 16, size=10).write(25, fail, write_parquet, "parquet")
+        )
+    assert not (tmp_path / ".alone").exists()
 
 
 def test_a_folder_of_shards_that_is_a_link_is_not_followed(tmp_path: Path) -> None:

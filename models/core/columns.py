@@ -32,6 +32,11 @@ def read_columns(
         names: names of the columns; None for all.
     """
     table = pq.read_table(path, columns=None if names is None else list(names))
+    return table_columns(table)
+
+
+def table_columns(table: pa.Table) -> dict[str, Column]:
+    """Return the columns of an arrow table as numpy arrays and Ragged."""
     return {name: from_arrow(table[name]) for name in table.column_names}
 
 
@@ -58,16 +63,23 @@ def read_rows(files: Sequence[Path], names: Sequence[str], key: str, among: Ints
 
 def from_arrow(values: pa.ChunkedArray) -> Column:
     """Convert an arrow column to a numpy array, or to a Ragged if it has lists."""
-    array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
-    if pa.types.is_list(array.type):
-        offsets = array.offsets.to_numpy().astype(np.int64)
-        return Ragged(array.flatten().to_numpy(), offsets - offsets[0])
-    return array.to_numpy(zero_copy_only=False)
+    chunks = values.chunks or [pa.array([], values.type)]
+    if not pa.types.is_list(values.type):
+        return pa.concat_arrays(chunks).to_numpy(zero_copy_only=False)
+    # chunk by chunk: the offsets of one arrow array of all lists end at 2^31
+    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in chunks]
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+    parts = [chunk.flatten().to_numpy() for chunk in chunks]
+    return Ragged(np.concatenate(parts) if len(parts) > 1 else parts[0], offsets)
 
 
 def to_arrow(column: Column) -> pa.Array:
     """Convert a column, a numpy array or a Ragged, to an arrow array."""
     if isinstance(column, Ragged):
+        if column.offsets[-1] > np.iinfo(np.int32).max:
+            raise OverflowError(
+                f"{column.offsets[-1]:,} values do not fit into one arrow array of lists."
+            )
         return pa.ListArray.from_arrays(column.offsets.astype(np.int32), pa.array(column.values))
     return pa.array(column)
 
@@ -88,6 +100,32 @@ def write_vectors(table: pa.Table, path: Path) -> None:
     and building it would take longer than writing the file.
     """
     pq.write_table(table, path, use_dictionary=False)
+
+
+class GrowingFile:
+    """A parquet file to which tables are appended; each table becomes a row group.
+
+    Args:
+        path: the path of the file; the first table that is appended gives its columns.
+        use_dictionary: see `write_vectors`.
+    """
+
+    def __init__(self, path: Path, *, use_dictionary: bool = True) -> None:
+        self._path, self._use_dictionary = path, use_dictionary
+        self._writer: pq.ParquetWriter | None = None
+
+    def append(self, table: pa.Table) -> None:
+        """Write a table at the end of the file."""
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._path, table.schema, use_dictionary=self._use_dictionary
+            )
+        self._writer.write_table(table, row_group_size=max(1, len(table)))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def as_array(column: Column) -> npt.NDArray[np.integer]:

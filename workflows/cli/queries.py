@@ -90,11 +90,18 @@ def recommend(
     candidates: Annotated[
         int, typer.Option(min=1, help="Number of items that the ranker gets.")
     ] = 500,
+    shard: Annotated[
+        str,
+        typer.Option(
+            help="Write only the share i/n of the lists, i from 0 to n - 1, as one of n processes. "
+            "A last call without --shard puts all lists together."
+        ),
+    ] = "",
 ) -> None:
     """Recommend items to users; unknown users get the fallback of the recipe."""
     device = call.device()
     recipe, store, _ = call.open(device)
-    from workflows.recommend import Ranker, RecommendRequest, recommend
+    from workflows.recommend import Ranker, RecommendRequest, Share, recommend
     from workflows.stages.recommender import ListOptions
 
     request = RecommendRequest(
@@ -108,7 +115,10 @@ def recommend(
     )
     options = ListOptions(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
     chosen = Ranker.from_name(ranker, candidates=candidates) if ranker else None
-    result = recommend(recipe, store, device, options=options, request=request, ranker=chosen)
+    share = Share.parse(shard) if shard else None
+    result = recommend(
+        recipe, store, device, options=options, request=request, ranker=chosen, share=share
+    )
     if not call.as_json:
         for name, seen in result.histories.items():
             show_rows([{"": f"{name} did", **row} for row in seen])
@@ -118,6 +128,7 @@ def recommend(
         "users": f"{result.users:,}",
         "answered by": counts(result.answered_by),
         **_lengths(result, k),
+        **({"shards of others that are missing": f"{result.missing:,}"} if share else {}),
         "seconds": f"{result.seconds:.1f}",
     }
     show(result, call, {**rows, **({"folder": result.folder} if result.folder else {})})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from models.core import atomic
@@ -20,19 +21,20 @@ from workflows.recipe import Recipe
 from workflows.recommend import shards
 from workflows.recommend.ranker import Ranker
 from workflows.recommend.request import RecommendRequest, read_users, with_files
-from workflows.recommend.shards import ListBatch, ListCounts, Shards
+from workflows.recommend.shards import ListBatch, ListCounts, Shards, Share
 from workflows.stages.dependencies import ANSWERING
 from workflows.stages.export import AS_OF
 from workflows.stages.recommender import ListOptions, Recommender
 from workflows.stages.store import Store
-from workflows.stages.user_features import Users
 
-__all__ = ["Ranker", "RecommendRequest", "RecommendResult", "recommend"]
+__all__ = ["Ranker", "RecommendRequest", "RecommendResult", "Share", "recommend"]
 
 #: Folder, within the recommend stage, with one file of lists per shard of users.
 LISTS = "lists"
 #: Folder beside the stages that holds the shards while lists are being written.
 SHARDS = ".recommend.shards"
+#: Number of row groups of users (65,536 users each) that stay in memory.
+_KEPT = 4
 #: Greatest number of history items that are shown beside a user's list.
 SHOWN = 20
 
@@ -48,6 +50,7 @@ class RecommendResult:
             empty lists included.
         empty: number of users whose list is empty, because the filters leave no item.
         short: number of users whose lists are shorter than `k`, but not empty.
+        missing: number of shards that other processes have not written yet; 0 without `share`.
         lists: the rows of the returned lists; empty if the lists were written as a stage.
         without_items: ids of users whose lists are empty; always empty if lists were written.
         histories: id of a user → items of the user's history, newest first; empty if the request
@@ -60,6 +63,7 @@ class RecommendResult:
     answered_by: dict[str, int]
     empty: int
     short: int
+    missing: int
     lists: list[dict[str, Any]]
     without_items: list[str]
     histories: dict[str, list[dict[str, Any]]]
@@ -74,6 +78,7 @@ def recommend(
     options: ListOptions | None = None,
     request: RecommendRequest | None = None,
     ranker: Ranker | None = None,
+    share: Share | None = None,
 ) -> RecommendResult:
     """Rank items for users by the exported embeddings.
 
@@ -87,21 +92,47 @@ def recommend(
         request: the users who get lists; by default all of the user table. Lists of all users, and
             of the users of a file, are written as the recommend stage.
         ranker: the function that re-ranks the retrieved items; None for no re-ranking.
+        share: the share of the lists that this process writes, beside the stage, while others
+            write the others. A last call without a share puts all of them together.
 
     Raises:
-        DataError: a rule, an id or a file does not fit the export.
+        DataError: a rule, an id or a file does not fit the export, or lists that are returned are
+            to be shared.
     """
     start = time.perf_counter()
     request, options = request or RecommendRequest(), options or ListOptions()
     if request.users is not None:
+        if share:
+            raise DataError("--shard goes with lists that are written, and not with --user.")
         return store.read_consistently(
             ANSWERING,
             lambda: _returned(_open(recipe, store, request, options, ranker), request, start),
         )
     if request.show_history and request.format != "jsonl":
         raise DataError("--show-history goes with --user, or with --format jsonl.")
+    if share:
+        return _write_share(recipe, store, options, request, ranker, share, start)
     counts = _write(recipe, store, device, options, request, ranker)
     return _result(store.folder("recommend"), counts, time.perf_counter() - start)
+
+
+def _write_share(
+    recipe: Recipe,
+    store: Store,
+    options: ListOptions,
+    request: RecommendRequest,
+    ranker: Ranker | None,
+    share: Share,
+    start: float,
+) -> RecommendResult:
+    """Write some of the shards beside the stage, as one of several processes."""
+    lists = _open(recipe, store, request, options, ranker)
+    kept, n_users = _shards(lists, recipe, store, request), len(lists.users)
+    facts = list(kept.write(n_users, lists, lists.saver(request), request.format, share))
+    counts = ListCounts.summed(fact.counts for fact in facts)
+    missing = kept.count(n_users) - kept.n_finished()
+    result = _result(store.folder(SHARDS), counts, time.perf_counter() - start)
+    return replace(result, missing=missing)
 
 
 def _write(
@@ -115,14 +146,8 @@ def _write(
     """Write the lists of many users as the recommend stage, and count them."""
     with store.write("recommend", recipe, device) as draft:
         lists = _open(recipe, store, request, options, ranker)
-        history = partial(_history, lists.recommender) if request.show_history else None
-        save: Callable[[ListBatch, Path], None] = shards.write_parquet
-        if request.format == "jsonl":
-            save = partial(shards.write_jsonl, key=recipe.user_id, history=history)
-        size = lists.shard_size()
-        identity = _identity(store, recipe, lists.options, request, ranker, size)
-        kept = Shards(store.folder(SHARDS), identity, size=size)
-        facts = list(kept.write(len(lists.users), lists, save, request.format))
+        kept = _shards(lists, recipe, store, request)
+        facts = list(kept.write(len(lists.users), lists, lists.saver(request), request.format))
         kept.link(draft.folder / LISTS, request.format)
         counts = ListCounts.summed(fact.counts for fact in facts)
         draft.rows = {
@@ -136,23 +161,53 @@ def _write(
     return counts
 
 
+def _shards(lists: _Lists, recipe: Recipe, store: Store, request: RecommendRequest) -> Shards:
+    """Return the shards of the request's lists, which may have been written in part."""
+    size = lists.shard_size()
+    identity = _identity(store, recipe, lists.options, request, lists.ranker, size)
+    return Shards(store.folder(SHARDS), identity, size=size)
+
+
 @dataclass(frozen=True)
 class _Lists:
-    """A callable that makes the recommendation lists of a slice of the request's users."""
+    """A callable that makes the recommendation lists of a slice of the request's users.
+
+    Attributes:
+        recommender: the recommender that makes the lists.
+        options: the length of the lists, and the items that they may hold.
+        users: raw ids of all users of the request.
+        given: raw values of the query tower's inputs, one row per user, if any were given.
+        ranker: the function that re-ranks the retrieved items; None for no re-ranking.
+        all_users: whether the users are those of the user table, in its order.
+    """
 
     recommender: Recommender
     options: ListOptions
-    users: Users
+    users: pa.StringArray
     given: pa.Table | None
     ranker: Ranker | None
+    all_users: bool
 
     def __call__(self, rows: slice) -> ListBatch:
-        users = self.users[rows]
-        given = None if self.given is None else self.given.slice(rows.start or 0, len(users))
+        users = self.users[rows].to_numpy(zero_copy_only=False)
+        start = rows.start or 0
+        given = None if self.given is None else self.given.slice(start, len(users))
+        # a look-up of ids would hash all ids of the table for each slice
+        numbers = np.arange(start, start + len(users)) if self.all_users else None
         if self.ranker:
-            return self.ranker.lists(self.recommender, users, self.options, given)
-        answers = self.recommender.rank(users, self.options, given)
+            return self.ranker.lists(self.recommender, users, self.options, given, numbers)
+        answers = self.recommender.rank(users, self.options, given, numbers)
         return ListBatch.of(answers, self.recommender.table(answers), self.options.k)
+
+    def saver(self, request: RecommendRequest) -> Callable[[ListBatch, Path], None]:
+        """Return the function that writes lists in the format of the request."""
+        if request.format == "parquet":
+            return shards.write_parquet
+        history = None
+        if request.show_history:
+            self.recommender.export.user_lookup.prepare()
+            history = partial(_history, self.recommender)
+        return partial(shards.write_jsonl, key=self.recommender.recipe.user_id, history=history)
 
     def shard_size(self) -> int:
         """Return the number of users whose lists go into one shard (file) of the stage."""
@@ -168,9 +223,11 @@ def _open(
     ranker: Ranker | None,
 ) -> _Lists:
     """Open the export, and read the files of user and item ids that a request names."""
-    recommender = Recommender.open(store, recipe)
+    recommender = Recommender.open(store, recipe, kept=_KEPT)
     users, given = read_users(request, recommender)
-    return _Lists(recommender, with_files(options, request, recommender), users, given, ranker)
+    options = with_files(options, request, recommender)
+    all_users = request.users is None and request.file is None
+    return _Lists(recommender, options, users, given, ranker, all_users)
 
 
 def _returned(lists: _Lists, request: RecommendRequest, start: float) -> RecommendResult:
@@ -187,7 +244,7 @@ def _returned(lists: _Lists, request: RecommendRequest, start: float) -> Recomme
 def _result(folder: Path | None, counts: ListCounts, seconds: float) -> RecommendResult:
     users = sum(counts.answered_by.values())
     return RecommendResult(
-        folder, users, counts.answered_by, counts.empty, counts.short, [], [], {}, seconds
+        folder, users, counts.answered_by, counts.empty, counts.short, 0, [], [], {}, seconds
     )
 
 

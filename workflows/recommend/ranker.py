@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.core import atomic
+from models.core.retriever import Ints
 from workflows.derive.given import add_derived
 from workflows.ground.column_names import RANK, RANKER_SCORE
 from workflows.ground.errors import DataError
@@ -78,19 +79,24 @@ class Ranker:
         return atomic.sha256(Path(file)) if file else self.name
 
     def lists(
-        self, recommender: Recommender, users: Users, options: ListOptions, given: pa.Table | None
+        self,
+        recommender: Recommender,
+        users: Users,
+        options: ListOptions,
+        given: pa.Table | None,
+        rows: Ints | None = None,
     ) -> ListBatch:
         """Return users' lists in the ranker's order and with its scores.
 
         Args:
             recommender: the recommender that makes the lists of retrieved items.
-            users, options, given: as in `Recommender.lists`.
+            users, options, given, rows: as in `Recommender.rank`.
 
         Raises:
             DataError: the function does not return one number per candidate.
         """
         retrieved = replace(options, k=max(options.k, self.candidates))
-        answers = recommender.rank(users, retrieved, given)
+        answers = recommender.rank(users, retrieved, given, rows)
         table = recommender.table(answers)
         scores = self._scores(with_features(recommender, answers, table, given))
         owners = np.nonzero(answers.top.items >= 0)[0]
@@ -134,8 +140,7 @@ def with_features(
     columns = recipe.columns("user", "context")
     if given is not None:
         given = add_derived(given, recipe, export.states, "raw values")
-    rows = recommender.user_rows(answers.users)
-    users = overlay_given(export, rows, given, columns).take(pa.array(owners))
+    users = overlay_given(export, answers.rows, given, columns).take(pa.array(owners))
     for more in (items, users):
         for name in more.column_names:
             if name not in table.column_names:

@@ -18,7 +18,6 @@ from workflows.recipe.raw_inputs import raw_inputs
 from workflows.recommend.shards import Format
 from workflows.stages.item_rules import split_rule
 from workflows.stages.recommender import ListOptions, Recommender
-from workflows.stages.user_features import Users
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +51,8 @@ class RecommendRequest:
 
 def read_users(
     request: RecommendRequest, recommender: Recommender
-) -> tuple[Users, pa.Table | None]:
-    """Return the raw ids of a request's users, text [n_users], and the raw values of the request.
+) -> tuple[pa.StringArray, pa.Table | None]:
+    """Return the raw ids of a request's users, and the raw values of the request.
 
     Raises:
         DataError: a file or a rule has a column that does not exist.
@@ -65,14 +64,14 @@ def read_users(
     if request.users is not None and request.file:
         raise DataError("--user and --users both say for whom: choose one.")
     if request.users is not None:
-        users = np.array(request.users, object)
+        users = pa.array(request.users, pa.string())
     elif request.file:
         known = recommender.known_values
         given = raw_rows.read(request.file, recipe, recipe.user_id, inputs, known)
-        users = given[recipe.user_id].to_numpy()
+        users = given[recipe.user_id].combine_chunks()
         given = _inputs_alone(given.drop([recipe.user_id]), request.file, recommender)
     else:
-        users = recommender.export.user_ids.to_numpy(zero_copy_only=False)
+        users = recommender.export.user_ids
     if request.context:
         context = _context(request.context, recommender, inputs)
         repeated = context.take(pa.array(np.zeros(len(users), np.int64)))
@@ -98,7 +97,7 @@ def _inputs_alone(given: pa.Table, file: Path, recommender: Recommender) -> pa.T
 
 
 def _warn_of_missing(
-    file: Path, users: Users, given: Sequence[str], recommender: Recommender
+    file: Path, users: pa.StringArray, given: Sequence[str], recommender: Recommender
 ) -> None:
     """Warn of query tower inputs that a file lacks, for users who are not in the user table."""
     recipe = recommender.recipe

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from models.core import atomic
 from models.core.retriever import NO_ITEM, Ints
 from workflows.ground.column_names import ANSWERED_BY
+from workflows.ground.errors import DataError
 from workflows.stages.recommender import Answers
 from workflows.stages.user_features import Users
 
@@ -93,6 +95,37 @@ class ListBatch(NamedTuple):
         )
 
 
+class Share(NamedTuple):
+    """The share of the shards that one of several processes writes: consecutive ones.
+
+    Attributes:
+        number: the number of the process, from 0 on.
+        of: the number of processes.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Read a share such as `0/4`, the first of four.
+
+        Raises:
+            DataError: the text is no share.
+        """
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        if not found or int(found[1]) >= int(found[2]):
+            raise DataError(
+                f"--shard {text!r}: expected i/n, where n is the number of processes and i the "
+                "number of this one, from 0 to n - 1: with four processes 0/4, 1/4, 2/4 and 3/4."
+            )
+        return cls(int(found[1]), int(found[2]))
+
+    def among(self, n_shards: int) -> range:
+        """Return the numbers of the shards of this share."""
+        return range(self.number * n_shards // self.of, (self.number + 1) * n_shards // self.of)
+
+
 class ShardFact(msgspec.Struct, frozen=True):
     """Counts, size and hash of a finished shard: a file with the lists of some users.
 
@@ -141,6 +174,7 @@ class Shards:
         lists: Callable[[slice], ListBatch],
         save: Callable[[ListBatch, Path], None],
         suffix: Format,
+        share: Share | None = None,
     ) -> Iterator[ShardFact]:
         """Write the shards that are missing, and yield the counts, size and hash of each shard.
 
@@ -149,10 +183,14 @@ class Shards:
             lists: the function that makes the lists of a slice of the users.
             save: the function that writes a shard's file.
             suffix: the suffix of the files.
+            share: the shards to write, while other processes write the others; None for all.
         """
-        self._begin()
-        starts = range(0, n_users, self._size)
-        for number, start in enumerate(tqdm(starts, unit="shard", disable=None)):
+        if share is None:
+            self._remove_others()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        numbers = (share or Share(0, 1)).among(self.count(n_users))
+        for number in tqdm(numbers, unit="shard", disable=None):
+            start = number * self._size
             part = self._folder / f"part-{number:05d}.{suffix}"
             fact = part.with_suffix(".json")  # comes last: with it the shard is whole
             known = _read_fact(fact)
@@ -162,15 +200,28 @@ class Shards:
                     known = _written(lists(slice(start, start + self._size)), part, save)
                     atomic.write_bytes(fact, msgspec.json.encode(known))
                 except BaseException:
-                    self._remove_useless(part)
+                    self._remove_useless(part, alone=share is None)
                     raise
             yield known
 
-    def _remove_useless(self, part: Path) -> None:
-        """Remove a shard file that is not finished, and the folder if it has no finished shard."""
+    def count(self, n_users: int) -> int:
+        """Return the number of shards that users need."""
+        return -(-n_users // self._size)
+
+    def n_finished(self) -> int:
+        """Return the number of finished shards, those of other processes included."""
+        return sum(1 for _ in self._folder.glob("part-*.json"))
+
+    def _remove_useless(self, part: Path, *, alone: bool) -> None:
+        """Remove a shard file that is not finished, and the folder if it has no finished shard.
+
+        Args:
+            part: the shard file.
+            alone: whether no other process writes into the folder.
+        """
         with contextlib.suppress(OSError):
             atomic.remove(part)
-            if not any(self._folder.glob("part-*.json")):
+            if alone and not any(self._folder.glob("part-*.json")):
                 self.remove()
 
     def link(self, folder: Path, suffix: Format) -> None:
@@ -186,14 +237,14 @@ class Shards:
         """Remove the folder of shards; the files that are linked into the stage remain."""
         atomic.remove(self._root)
 
-    def _begin(self) -> None:
+    def _remove_others(self) -> None:
+        """Remove shards that were written with other arguments."""
         if self._root.is_symlink():
             atomic.remove(self._root)
         if self._root.is_dir():
             for other in self._root.iterdir():
                 if other != self._folder or other.is_symlink():
                     atomic.remove(other)
-        self._folder.mkdir(parents=True, exist_ok=True)
 
 
 def _written(batch: ListBatch, part: Path, save: Callable[[ListBatch, Path], None]) -> ShardFact:

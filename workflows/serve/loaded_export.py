@@ -71,6 +71,7 @@ class LoadedExport:
         recommender = Recommender.open(store, recipe)
         manifest = store.manifest("export")
         loaded = cls(recommender, _health(recommender, store, manifest), store, read)
+        recommender.export.load_users()
         recommender.export.user_lookup.prepare()
         recommender.catalogue.lookup.prepare()
         # these two calls read all files that later answers need
@@ -234,7 +235,8 @@ class LoadedExport:
                 tower: RawTower = getattr(export, name)
                 if name not in before:
                     # requests with raw values also need these; they must be of the same export
-                    _ = export.raw_users, export.vocabularies, export.raw_texts
+                    export.load_raw_users()
+                    _ = export.vocabularies, export.raw_texts
                     self._check()
             except ImportError as error:
                 raise ArtifactError(

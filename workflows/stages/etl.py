@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.core.column_names import ITEM_ROW, USER_ROW
-from models.core.columns import Column, as_array, read_columns, read_rows, take_rows
+from models.core.columns import BLOCK_ROWS, Column, as_array, read_columns, read_rows, take_rows
 from models.core.config import ListRules
 from models.core.evaluation_set import EvaluationSet, build_evaluation_set
 from models.core.partitions import ParquetPartitions, Partitions
 from models.core.retriever import Interactions, Ints, Ragged
+from models.core.row_groups import RowGroups
 from models.core.user_sample import ALL_USERS, UserSample
 from workflows.derive import fitted
 from workflows.derive.fitted import States
@@ -222,6 +223,30 @@ class Prepared:
         """The readable (not encoded) item columns in the row order of `items`."""
         return self._raw("items")
 
+    @cached_property
+    def n_users(self) -> int:
+        """Number of rows of the user table, without the one for unknown users."""
+        with reading(self.files.table("users"), "etl"):
+            return int(pq.read_metadata(self.files.raw("users")).num_rows) - 1
+
+    @cached_property
+    def n_items(self) -> int:
+        """Number of rows of the item table."""
+        with reading(self.files.table("items"), "etl"):
+            return int(pq.read_metadata(self.files.raw("items")).num_rows)
+
+    def row_groups(self, name: str) -> RowGroups[pa.Table]:
+        """Return a reader of rows of an encoded table by their numbers, such as `users`."""
+        return self._row_groups(name, self.files.parts(name))
+
+    def raw_row_groups(self, name: str) -> RowGroups[pa.Table]:
+        """Return a reader of rows of a readable table by their numbers, such as `users`."""
+        return self._row_groups(name, [self.files.raw(name)])
+
+    def _row_groups(self, name: str, files: Sequence[Path]) -> RowGroups[pa.Table]:
+        with reading(self.files.table(name), "etl"):
+            return RowGroups(files, pq.read_schema(files[0]).names, lambda group: group)
+
     def _raw(self, name: str) -> pa.Table:
         with reading(self.files.table(name), "etl"):
             return pq.read_table(self.files.raw(name))
@@ -266,7 +291,10 @@ class Prepared:
                 table, or negative numbers for unknown users, distinct and rising; None for all
                 users.
         """
-        rows = self._as_written(*parts, among=among)
+        return self.in_order(self._as_written(*parts, among=among))
+
+    def in_order(self, rows: Interactions) -> Interactions:
+        """Return interactions in order of time, or in a random order if there are no times."""
         order = np.arange(len(rows.users))
         if rows.times is not None:
             order = np.argsort(rows.times, kind="stable")
@@ -281,22 +309,42 @@ class Prepared:
 
     def _as_written(self, *parts: str, among: Ints | None = None) -> Interactions:
         """Return the interactions of some parts of the split, in the order of the files."""
-        names = [USER_ROW, ITEM_ROW, *([self.recipe.time] if self.recipe.time else [])]
         files = [path for part in parts for path in self.files.parts(part)]
         with reading(self.folder, "etl"):
             if among is None:
-                rows = pq.read_table(files, columns=names)
+                rows = pq.read_table(files, columns=self._columns)
             else:
-                rows = read_rows(files, names, USER_ROW, among)
-            return self._within(
-                Interactions(
-                    users=rows[USER_ROW].to_numpy(),
-                    items=rows[ITEM_ROW].to_numpy(),
-                    times=rows[self.recipe.time].to_numpy() if self.recipe.time else None,
-                    n_users=len(self.raw_users) - 1,
-                    n_items=len(self.raw_items),
-                )
+                rows = read_rows(files, self._columns, USER_ROW, among)
+            return self._of_table(rows)
+
+    def in_blocks(self, *parts: str) -> Iterator[Interactions]:
+        """Yield the interactions of some parts of the split in blocks, in the order of the files.
+
+        There is at least one block.
+        """
+        with reading(self.folder, "etl"):
+            for path in [path for part in parts for path in self.files.parts(part)]:
+                with pq.ParquetFile(path) as file:
+                    for rows in file.iter_batches(BLOCK_ROWS, columns=self._columns):
+                        yield self._of_table(pa.Table.from_batches([rows]))
+                    if not file.metadata.num_rows:
+                        yield self._of_table(file.read(self._columns))
+
+    @property
+    def _columns(self) -> list[str]:
+        """The columns of the parts that interactions are read from."""
+        return [USER_ROW, ITEM_ROW, *([self.recipe.time] if self.recipe.time else [])]
+
+    def _of_table(self, rows: pa.Table) -> Interactions:
+        return self._within(
+            Interactions(
+                users=rows[USER_ROW].to_numpy(),
+                items=rows[ITEM_ROW].to_numpy(),
+                times=rows[self.recipe.time].to_numpy() if self.recipe.time else None,
+                n_users=self.n_users,
+                n_items=self.n_items,
             )
+        )
 
     def _within(self, rows: Interactions) -> Interactions:
         """Return the interactions of a file after checking their row numbers of users and items."""
@@ -327,8 +375,8 @@ class Prepared:
                     users=rows[USER_ROW].to_numpy()[known],
                     items=rows[ITEM_ROW].to_numpy()[known],
                     times=None,
-                    n_users=len(self.raw_users) - 1,
-                    n_items=len(self.raw_items),
+                    n_users=self.n_users,
+                    n_items=self.n_items,
                 )
             )
 

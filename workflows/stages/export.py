@@ -6,6 +6,7 @@ another machine. Reading an export does not need Merlin, and needs TensorFlow on
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.core.columns import from_arrow
-from models.core.retriever import Floats, Ragged, concatenate_lists
+from models.core.retriever import Floats, Ints, Ragged, concatenate_lists
+from models.core.row_groups import Group, RowGroups, take_lists, take_rows
 from workflows.derive import fitted
 from workflows.derive.fitted import States
 from workflows.ground import vocabulary
@@ -103,15 +105,23 @@ class Export:
         files: the paths of the files of the export stage.
         recipe: the recipe of the run.
         as_of: the cut before which interactions count for histories: `test`, or `latest` for all.
+        kept: number of row groups of users (65,536 users each) that stay in memory once they were
+            read; None for all.
     """
 
     files: ExportFiles
     recipe: Recipe
     as_of: str
+    kept: int | None = None
 
     @classmethod
-    def open(cls, store: Store, recipe: Recipe) -> Export:
+    def open(cls, store: Store, recipe: Recipe, *, kept: int | None = None) -> Export:
         """Check that the export fits the recipe and is undamaged, and return its content.
+
+        Args:
+            store: the folder of the run, or a copied export.
+            recipe: the recipe of the run.
+            kept: the attribute `kept`.
 
         Raises:
             MissingStage, StaleInput, ArtifactError: the export is missing, stale or damaged.
@@ -120,7 +130,7 @@ class Export:
         folder = store.folder("export")
         with reading(folder, "export"):
             as_of = manifest.options[AS_OF]
-        return cls(ExportFiles(folder), recipe, as_of)
+        return cls(ExportFiles(folder), recipe, as_of, kept)
 
     @cached_property
     def items(self) -> pa.Table:
@@ -155,20 +165,22 @@ class Export:
         """A map from raw user ids to row numbers of the user table."""
         return Lookup(self.user_ids)
 
-    @cached_property
-    def user_vectors(self) -> Floats:
-        """User embeddings, float32 [n_users + 1, dim]; the last row is for unknown users."""
-        path = self.files.embeddings("user")
-        with reading(path, "export"):
-            users = embeddings_of(pq.read_table(path, columns=[EMBEDDING]), path, "export")
-        width = self.item_vectors.shape[1]
-        require(
-            users.shape[1] == width, path, "export", f"users are not {width} numbers as items are"
-        )
-        return np.concatenate([users, self._unknown_user[None]])
+    def user_vectors(self, rows: Ints) -> Floats:
+        """Return the embeddings of users, float32 [n_rows, dim].
 
-    @property
-    def _unknown_user(self) -> Floats:
+        Args:
+            rows: row numbers of the users in the user table, int [n_rows]; -1 for an unknown user.
+        """
+        vectors = np.tile(self.unknown_user, (len(rows), 1))
+        known = np.flatnonzero(rows >= 0)
+        with reading(self.files.embeddings("user"), "export"):
+            for positions, group, inside in self._vectors.pieces(rows[known]):
+                vectors[known[positions]] = group[inside]
+        return vectors
+
+    @cached_property
+    def unknown_user(self) -> Floats:
+        """The embedding of users who are not in the user table, float32 [dim]."""
         path = self.files.unknown_user
         with reading(path, "export"):
             vector: Floats = np.load(path, allow_pickle=False)
@@ -177,54 +189,112 @@ class Export:
             require(bool(is_right), path, "export", f"expected {width} numbers")
         return vector
 
-    @cached_property
-    def raw_users(self) -> pa.Table:
-        """Readable (not encoded) columns of users: features, and inputs of the raw query tower."""
-        names = self.recipe.columns("user", "context")
-        given = given_inputs(self.recipe, [*names, *self.recipe.history_columns])
-        columns = list(dict.fromkeys([*names, *given]))
-        path = self.files.features("user")
-        with reading(path, "export"):
-            table = pq.read_table(path, columns=columns)
-            require(len(table) == len(self.user_ids), path, "export", "it has other users")
-        return table
+    def raw_users(self, rows: Ints, columns: Sequence[str]) -> pa.Table:
+        """Return readable features of users, and raw values that the query tower takes.
 
-    @cached_property
-    def histories(self) -> Ragged:
-        """For each user, the row numbers of the items in the history, oldest first.
-
-        The last list is for users who are not in the user table; it is empty.
+        Args:
+            rows: row numbers of the users in the user table, int [n_rows]; for -1, an unknown user,
+                all values are null.
+            columns: the columns to return.
         """
-        return self._item_rows(ITEM_ROWS)
+        known = np.flatnonzero(rows >= 0)
+        with reading(self.files.features("user"), "export"):
+            table = take_rows(self._raw_users, rows[known]).select(columns)
+        places = np.full(len(rows), len(known))
+        places[known] = np.arange(len(known))
+        return table.take(pa.array(places, mask=rows < 0))
 
-    @cached_property
-    def seen(self) -> Ragged:
-        """For each user, the row numbers of the items in the history, then of other seen items.
+    def histories(self, rows: Ints) -> Ragged:
+        """Return, for each user, the row numbers of the items in the history, oldest first.
+
+        Args:
+            rows: row numbers of the users in the user table, int [n_rows]; -1 for an unknown user,
+                who has no history.
+        """
+        return self._lists(self._histories, rows)
+
+    def seen(self, rows: Ints) -> Ragged:
+        """Return, for each user, the items of the history, then other seen items.
 
         The other seen items are those of interactions that a filter dropped, but that count as
         seen.
+
+        Args:
+            rows: row numbers of the users in the user table, int [n_rows]; -1 for an unknown user.
         """
+        histories = self.histories(rows)
+        if self._also_seen is None:
+            return histories
+        return concatenate_lists(histories, self._lists(self._also_seen, rows))
+
+    def load_users(self) -> None:
+        """Read the embeddings and histories of all users now."""
+        for groups in (self._vectors, self._histories, self._also_seen):
+            if groups is not None:
+                groups.load()
+
+    def load_raw_users(self) -> None:
+        """Read the readable features of all users now."""
+        with reading(self.files.features("user"), "export"):
+            self._raw_users.load()
+
+    def _lists(self, groups: RowGroups[Ragged], rows: Ints) -> Ragged:
+        with reading(self.files.histories, "export"):
+            return take_lists(groups, rows)
+
+    @cached_property
+    def _vectors(self) -> RowGroups[Floats]:
+        path = self.files.embeddings("user")
+        width = self.item_vectors.shape[1]
+
+        def convert(table: pa.Table) -> Floats:
+            users = embeddings_of(table, path, "export")
+            fault = f"users are not {width} numbers as items are"
+            require(users.shape[1] == width, path, "export", fault)
+            return users
+
+        return self._groups(path, [EMBEDDING], convert)
+
+    @cached_property
+    def _raw_users(self) -> RowGroups[pa.Table]:
+        names = self.recipe.columns("user", "context")
+        given = given_inputs(self.recipe, [*names, *self.recipe.history_columns])
+        columns = list(dict.fromkeys([*names, *given]))
+        return self._groups(self.files.features("user"), columns, lambda t: t.select(columns))
+
+    @cached_property
+    def _histories(self) -> RowGroups[Ragged]:
+        return self._item_rows(ITEM_ROWS)
+
+    @cached_property
+    def _also_seen(self) -> RowGroups[Ragged] | None:
         with reading(self.files.histories, "export"):
             names = pq.read_schema(self.files.histories).names
-        if ALSO_SEEN_ROWS not in names:
-            return self.histories
-        return concatenate_lists(self.histories, self._item_rows(ALSO_SEEN_ROWS))
+        return self._item_rows(ALSO_SEEN_ROWS) if ALSO_SEEN_ROWS in names else None
 
-    def _item_rows(self, column: str) -> Ragged:
-        """Read a column of the histories file: for each user, a list of row numbers of items.
+    def _item_rows(self, column: str) -> RowGroups[Ragged]:
+        """Return a column of the file of histories: for each user, row numbers of items."""
+        path, n_items = self.files.histories, len(self.items)
 
-        The last list, an empty one, is for users who are not in the user table.
-        """
-        path = self.files.histories
-        with reading(path, "export"):
-            lists = from_arrow(pq.read_table(path, columns=[column])[column])
+        def convert(table: pa.Table) -> Ragged:
+            lists = from_arrow(table[column])
             if not isinstance(lists, Ragged) or not np.issubdtype(lists.values.dtype, np.integer):
                 raise TypeError(f"{column} holds no lists of whole numbers")
-        require(len(lists) == len(self.user_ids), path, "export", "it has other users")
-        rows = lists.values
-        are_items = not len(rows) or (rows.min() >= 0 and rows.max() < len(self.items))
-        require(bool(are_items), path, "export", "histories name rows beyond the items")
-        return Ragged(rows, np.append(lists.offsets, lists.offsets[-1]))
+            rows = lists.values
+            are_items = not len(rows) or (rows.min() >= 0 and rows.max() < n_items)
+            require(bool(are_items), path, "export", "histories name rows beyond the items")
+            return lists
+
+        return self._groups(path, [column], convert)
+
+    def _groups(
+        self, path: Path, columns: Sequence[str], convert: Callable[[pa.Table], Group]
+    ) -> RowGroups[Group]:
+        """Return a reader of a file that has a row for each user of the user table."""
+        with reading(path, "export"):
+            groups = RowGroups([path], columns, convert, kept=self.kept)
+        require(len(groups) == len(self.user_ids), path, "export", "it has other users")
+        return groups
 
     @cached_property
     def item_counts(self) -> npt.NDArray[np.int64]:

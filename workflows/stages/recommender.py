@@ -58,11 +58,13 @@ class Answers(NamedTuple):
             for an unknown user with given raw values; otherwise the fallback, `popularity` or
             `unknown-user tower`.
         top: row numbers in the catalogue of the recommended items, and their scores, [n_users, k].
+        rows: row numbers of the users in the user table, int64 [n_users]; -1 for unknown users.
     """
 
     users: Users
     answered_by: Users
     top: TopK
+    rows: Ints
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,19 @@ class Recommender:
     catalogue: Catalogue
 
     @classmethod
-    def open(cls, store: Store, recipe: Recipe) -> Recommender:
+    def open(cls, store: Store, recipe: Recipe, *, kept: int | None = None) -> Recommender:
         """Check the export, and the index if there is one, and return a recommender that uses them.
+
+        Args:
+            store: the folder of the run, or a copied export.
+            recipe: the recipe of the run.
+            kept: number of row groups of users that stay in memory; None for all.
 
         Raises:
             MissingStage, StaleInput, ArtifactError: the export is missing, or the export or the
                 index is stale or damaged.
         """
-        export = Export.open(store, recipe)
+        export = Export.open(store, recipe, kept=kept)
         return cls(export, Catalogue.open(store, export))
 
     @property
@@ -107,17 +114,24 @@ class Recommender:
         """
         return self.table(self.rank(users, options, given))
 
-    def rank(self, users: Users, options: ListOptions, given: pa.Table | None = None) -> Answers:
+    def rank(
+        self,
+        users: Users,
+        options: ListOptions,
+        given: pa.Table | None = None,
+        rows: Ints | None = None,
+    ) -> Answers:
         """Return the recommendation lists of users as row numbers of items in the catalogue.
 
         Args:
             users, options, given: the arguments of `lists`.
+            rows: row numbers of the users in the user table; None to look them up.
 
         Raises:
             DataError: a rule or an id matches no item, or the query tower does not take a value.
         """
-        rows = self.user_rows(users)
-        vectors, seen = self.export.user_vectors[rows], self._seen(rows)
+        rows = self.user_rows(users) if rows is None else rows
+        vectors, seen = self.export.user_vectors(rows), self.export.seen(rows)
         unknown = rows < 0
         if given is not None and given.num_columns:
             user_features.refuse_unknown(self.export, given)
@@ -133,11 +147,12 @@ class Recommender:
         by = np.where(rows < 0, "raw features", "two-tower")
         fallback = self.recipe.fallback
         by = np.where(unknown, fallback if fallback != "tower" else "unknown-user tower", by)
-        return Answers(users, by, self._top_k(vectors, unknown, seen, options))
+        return Answers(users, by, self._top_k(vectors, unknown, seen, options), rows)
 
-    def user_rows(self, users: Users) -> Ints:
+    def user_rows(self, users: Users | pa.StringArray) -> Ints:
         """Return the row numbers of users in the user table, int64 [n_users]; -1 if unknown."""
-        return self.export.user_lookup.rows(pa.array(users, pa.string()))
+        ids = users if isinstance(users, pa.Array) else pa.array(users, pa.string())
+        return self.export.user_lookup.rows(ids)
 
     def known_values(self, column: str) -> pa.StringArray:
         """Return the known texts of a column: those in a vocabulary, or in an exported table."""
@@ -146,10 +161,6 @@ class Recommender:
         if column == self.recipe.item_id:
             return self.catalogue.ids
         return self.export.known_texts(column)
-
-    def _seen(self, rows: Ints) -> Ragged:
-        seen = self.export.seen
-        return seen.take(rows % len(seen))
 
     def _with_history(self, seen: Ragged, given: pa.Table) -> Ragged:
         """Return users' seen items together with the items of histories that a request gives."""
@@ -167,7 +178,7 @@ class Recommender:
     def _top_k(self, vectors: Floats, unknown: Bools, seen: Ragged, options: ListOptions) -> TopK:
         """Return the k best items for each user embedding, and the fallback for unknown users."""
         retriever = self.catalogue.retriever(
-            np.concatenate([vectors, self.export.user_vectors[-1:]])
+            np.concatenate([vectors, self.export.unknown_user[None]])
         )
         rows = np.arange(len(vectors))
         if self.recipe.fallback == "popularity":
@@ -202,7 +213,7 @@ class Recommender:
             candidates=self.allowed(options),
             norm_bound=1.001,  # rounding
         )
-        table = self.table(Answers(np.array([item]), np.array([""]), top))
+        table = self.table(Answers(np.array([item]), np.array([""]), top, np.array([-1])))
         return table.drop([self.recipe.user_id, ANSWERED_BY]).to_pylist()
 
     def allowed(self, options: ListOptions) -> Bools | None:
@@ -257,7 +268,7 @@ class Recommender:
             user: raw user id.
             k: number of newest items to return; None for all.
         """
-        row, histories = self.user_rows(np.array([user], object)), self.export.histories
-        items = histories.take(row % len(histories)).values[::-1][:k]
+        row = self.user_rows(np.array([user], object))
+        items = self.export.histories(row).values[::-1][:k]
         columns = [self.recipe.item_id, *self.catalogue.labels.column_names]
         return self.catalogue.items.select(columns).take(pa.array(items))

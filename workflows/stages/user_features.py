@@ -58,7 +58,7 @@ def overlay_given(
         given: raw feature values from the request, n_users rows; a null leaves the table's value.
         columns: the columns of the user table to return.
     """
-    table = export.raw_users.select(columns).take(pa.array(rows, mask=rows < 0))
+    table = export.raw_users(rows, columns)
     if given is not None:
         table = _without_ages(table, given, export.recipe)
     for number, name in enumerate(columns):

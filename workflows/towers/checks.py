@@ -16,25 +16,62 @@ from workflows.ground.errors import ArtifactError
 from workflows.towers import selfcheck
 
 
-def refuse_broken(vectors: Floats, what: str, *, whose: str, learns: bool = True) -> None:
+class EmbeddingCheck:
+    """Refuses embeddings that cannot rank, which come in blocks: NaN, infinite or all equal.
+
+    Args:
+        what: a plural noun for the message, such as "user embeddings".
+        whose: the name, for the message, of the tower or model that computed the embeddings.
+    """
+
+    def __init__(self, what: str, *, whose: str) -> None:
+        self._what, self._whose = what, whose
+        self._first: Floats | None = None
+        self._n, self._differ = 0, False
+
+    def add(self, vectors: Floats) -> None:
+        """Check a block of embeddings, float32 [n, …].
+
+        Raises:
+            ArtifactError: an embedding is NaN or infinite.
+        """
+        if not np.isfinite(vectors).all():
+            raise ArtifactError(f"{self._what} hold NaN or infinity; train again.")
+        if not len(vectors):
+            return
+        self._first = vectors[0] if self._first is None else self._first
+        self._n += len(vectors)
+        self._differ = self._differ or bool((vectors != self._first).any())
+
+    def finish(self, *, learns: bool = True) -> None:
+        """Check all embeddings together.
+
+        Args:
+            learns: whether the tower has trainable weights; without them all may be equal.
+
+        Raises:
+            ArtifactError: there are several embeddings, and all are equal.
+        """
+        if learns and self._n > 1 and not self._differ:
+            raise ArtifactError(
+                f"all {self._n} {self._what} are the same: the {self._whose} learnt nothing. Give "
+                "it inputs that differ, or train longer."
+            )
+
+
+def refuse_broken(vectors: Floats, what: str, *, whose: str) -> None:
     """Refuse embeddings that cannot rank: NaN, infinite or all equal.
 
     Args:
         vectors: the embeddings, float32 [n, …].
-        what: a plural noun for the message, such as "user embeddings".
-        whose: the name, for the message, of the tower or model that computed the embeddings.
-        learns: whether the tower has trainable weights; without them all embeddings may be equal.
+        what, whose: see `EmbeddingCheck`.
 
     Raises:
         ArtifactError: an embedding is NaN or infinite, or all are equal.
     """
-    if not np.isfinite(vectors).all():
-        raise ArtifactError(f"{what} hold NaN or infinity; train again.")
-    if learns and len(vectors) > 1 and np.ptp(vectors, axis=0).max() == 0:
-        raise ArtifactError(
-            f"all {len(vectors)} {what} are the same: the {whose} learnt nothing. Give it inputs "
-            "that differ, or train longer."
-        )
+    check = EmbeddingCheck(what, whose=whose)
+    check.add(vectors)
+    check.finish()
 
 
 def check_from_outside(folder: Path) -> None:

@@ -21,6 +21,8 @@ import tensorflow as tf
 #: Largest difference of an embedding's number below 1; of a larger number, the largest share.
 TOLERANCE = 1e-5
 SAMPLES = 200
+#: Number of row groups of a table from which the rows are taken.
+GROUPS = 8
 SUFFIX = "_input"
 #: File of a tower's folder that describes the argument of each column.
 INPUTS = "inputs.json"
@@ -68,38 +70,84 @@ CHECKS = (
 def check(folder: Path, what: Check) -> str | None:
     """Return the fault of one tower of an export as text; None if it reproduces its embeddings."""
     encode = tf.saved_model.load(str(folder / what.tower)).signatures["serving_default"]
-    table = pq.read_table(folder / what.inputs)
-    attribute = (table.schema.metadata or {}).get(b"attribute", b"").decode()
-    expected = vectors(folder / what.embeddings.format(attribute))
-    if table.num_rows != len(expected):
-        return f"{what.tower}: {table.num_rows} rows of inputs, {len(expected)} embeddings"
-    rows = np.unique(np.linspace(0, len(expected) - 1, SAMPLES).astype(np.int64))
+    with pq.ParquetFile(folder / what.inputs) as inputs_file:
+        attribute = (inputs_file.schema_arrow.metadata or {}).get(b"attribute", b"").decode()
+        n_rows = inputs_file.metadata.num_rows
+        embeddings = folder / what.embeddings.format(attribute)
+        n_vectors = count(embeddings)
+        if n_rows != n_vectors:
+            return f"{what.tower}: {n_rows} rows of inputs, {n_vectors} embeddings"
+        rows = sample(inputs_file)
+        table = take(inputs_file, rows)
+    expected = vectors(embeddings, rows)
     specs = encode.structured_input_signature[1]
     names = folder / what.tower / INPUTS
     if names.is_file():
         inputs = {
             said["argument"]: _missing(len(rows), specs[said["argument"]])
             if said.get("derived_from")
-            else _constant(table[f"{name}{what.suffix}"].take(rows), specs[said["argument"]])
+            else _constant(table[f"{name}{what.suffix}"], specs[said["argument"]])
             for name, said in json.loads(names.read_text(encoding="utf-8")).items()
         }
     else:
-        inputs = ragged(table.take(rows), list(specs))
+        inputs = ragged(table, list(specs))
     (found,) = (output.numpy() for output in encode(**inputs).values())
-    gaps = np.abs(found.reshape(len(rows), -1) - expected[rows])
-    gap = float((gaps / np.maximum(1.0, np.abs(expected[rows]))).max(initial=0.0))
+    gaps = np.abs(found.reshape(len(rows), -1) - expected)
+    gap = float((gaps / np.maximum(1.0, np.abs(expected))).max(initial=0.0))
     if not gap <= TOLERANCE:  # NaN fails too
         return f"{what.tower}: embeddings differ by {gap:.2g} (at most {TOLERANCE} allowed)"
     return None
 
 
-def vectors(path: Path) -> Array:
-    """Return the embeddings in a Parquet or npy file as a matrix, one row per embedding."""
+def sample(file: pq.ParquetFile) -> Array:
+    """Return the numbers of rows that are checked, evenly from at most `GROUPS` row groups."""
+    sizes = [file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups)]
+    starts = np.cumsum([0, *sizes])
+    groups = np.unique(np.linspace(0, max(0, len(sizes) - 1), GROUPS).astype(np.int64))
+    among = np.concatenate([np.arange(starts[n], starts[n + 1]) for n in groups if sizes])
+    places = np.linspace(0, max(0, len(among) - 1), SAMPLES).astype(np.int64)
+    return among[np.unique(places)] if len(among) else among.astype(np.int64)
+
+
+def take(file: pq.ParquetFile, rows: Array, columns: list[str] | None = None) -> pa.Table:
+    """Return some rows of a Parquet file, of which one row group at a time is in memory.
+
+    Args:
+        file: the file.
+        rows: row numbers, rising.
+        columns: names of the columns to read; None for all.
+    """
+    found = [file.schema_arrow.empty_table()] if columns is None else []
+    start = 0
+    for number in range(file.metadata.num_row_groups):
+        stop = start + file.metadata.row_group(number).num_rows
+        mine = rows[(rows >= start) & (rows < stop)]
+        if len(mine):
+            found.append(file.read_row_group(number, columns).take(mine - start))
+        start = stop
+    return pa.concat_tables(found) if found else file.read(columns)
+
+
+def count(path: Path) -> int:
+    """Return the number of embeddings in a Parquet or npy file."""
     if path.suffix == ".npy":
-        found = np.load(path, allow_pickle=False)
-        return found.reshape(len(found), -1)
-    column = pq.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), -1)
+        return len(np.load(path, mmap_mode="r", allow_pickle=False))
+    return int(pq.read_metadata(path).num_rows)
+
+
+def vectors(path: Path, rows: Array) -> Array:
+    """Return some embeddings of a Parquet or npy file as a matrix, one row per embedding.
+
+    Args:
+        path: the file.
+        rows: numbers of the embeddings, rising.
+    """
+    if path.suffix == ".npy":
+        found = np.load(path, mmap_mode="r", allow_pickle=False)[rows]
+        return found.reshape(len(rows), -1)
+    with pq.ParquetFile(path) as file:
+        column = take(file, rows, ["embedding"])["embedding"].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(rows), -1)
 
 
 def _constant(column: pa.ChunkedArray, spec: tf.TensorSpec) -> tf.Tensor:
