@@ -132,6 +132,15 @@ test-ngc: ## run the tests on versions like the container's; PYTHON310=path
 	  "'$(PYTHON310)' is not one: make test-ngc PYTHON310=/path/to/python3.10"
 endif
 
+.PHONY: docs
+docs: $(READY) .venv-docs/.ok ## build the documentation into site/, and check its links
+	@PYTHONPATH=docs $(PY) -m reference_pages
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	if grep -rE '<(script|link|img)[^>]+(src|href)="?https?:' site --include='*.html'; then
+	  echo "error: these pages load something from another server" >&2; exit 1
+	fi
+	echo site/index.html
+
 # ── benchmarks ──────────────────────────────────────────────────────────────────────────
 .PHONY: bench
 bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## compare training with Merlin, TFRS and PyTorch (1 h)
@@ -259,13 +268,18 @@ redo_if = $(if $(shell $(1) && echo 1),,REDO)
 	rm .venv-ngc/.unfinished
 	touch $@
 
-# Each peer of the benchmarks has its own environment.
+# Each peer of the benchmarks has its own environment, and so has what builds the documentation.
+define MAKE_ENVIRONMENT
+rm -rf $(@D)
+$(call ASK_PIP,.venv/bin/python)
+$(VENV)/bin/uv venv --quiet --python .venv/bin/python $(@D)
+$(UV_SYNC) --quiet --python $(@D)/bin/python $<
+touch $@
+endef
 .venv-bench-%/.ok: benchmarks/peers/%.lock .venv/.ok
-	@rm -rf $(@D)
-	$(call ASK_PIP,.venv/bin/python)
-	$(VENV)/bin/uv venv --quiet --python .venv/bin/python $(@D)
-	$(UV_SYNC) --quiet --python $(@D)/bin/python $<
-	touch $@
+	@$(MAKE_ENVIRONMENT)
+.venv-docs/.ok: docs/mkdocs.lock .venv/.ok
+	@$(MAKE_ENVIRONMENT)
 
 # In the container, only packages that it lacks are installed. The folder may be mounted into another
 # container later, so the stamp is valid only if these packages are found.
@@ -294,6 +308,8 @@ lock: $(READY) ## compile the lock files again; UPGRADE=1 takes newer versions
 	  --override '$(CURDIR)/docker/ngc-like.overrides' \
 	  --build-constraints '$(CURDIR)/docker/ngc-like.in' '$(CURDIR)/docker/ngc-like.in' \
 	  --output-file '$(CURDIR)/docker/ngc-like.lock'
+	$(COMPILE) --directory "$$folder" --universal '$(CURDIR)/docs/mkdocs.in' \
+	  --output-file '$(CURDIR)/docs/mkdocs.lock'
 	for peer in tfrs torch polars rectools minilm audit; do
 	  $(COMPILE) --directory "$$folder" --universal "$(CURDIR)/benchmarks/peers/$$peer.in" \
 	    --output-file "$(CURDIR)/benchmarks/peers/$$peer.lock"
@@ -320,7 +336,7 @@ image-gpu: ## build the docker image on NGC Merlin MERLIN_TAG, IMAGE:gpu
 
 .PHONY: clean help
 clean: ## remove environments, builds and caches, but not data/ and runs/
-	rm -rf .venv .venv-ngc .venv-uv .venv-bench-* .ngc build dist *.egg-info
+	rm -rf .venv .venv-ngc .venv-uv .venv-bench-* .venv-docs .ngc build dist site *.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

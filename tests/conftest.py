@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 #: Test files → packages that they need and the NGC container lacks.
 NEEDS = {
     "test_copied_export.py": ("fastapi", "httpx"),
+    "test_docs.py": ("fastapi",),
     "test_raw_values.py": ("fastapi",),
     "test_reference.py": ("fastapi",),
     "test_report_charts.py": ("matplotlib",),

@@ -18,9 +18,9 @@ from workflows.recipe.meanings import blocks, meanings
 from workflows.recipe.whole import Recipe
 
 
-@pytest.mark.parametrize("module", PAGES, ids=lambda module: module.__name__.rpartition(".")[2])
-def test_everything_on_the_page_has_a_meaning(module):
-    found = module.page()
+@pytest.mark.parametrize("file", PAGES)
+def test_everything_on_the_page_has_a_meaning(file):
+    found = PAGES[file].page()
     assert sum(len(section.entries) for section in found.sections) >= 9
     assert found.without_meaning == [], (
         "Write the meaning into the docstring, the help or the description in the code."
@@ -43,14 +43,14 @@ def test_a_field_without_a_meaning_is_found():
         ("whole number", "required"),
         ("whole number", "`1`"),
     ]
-    assert Page("a.md", "A", "", [section]).without_meaning == ["`block`: untold"]
+    assert Page("A", "", [section]).without_meaning == ["`block`: untold"]
 
 
 def test_an_option_and_a_verb_without_a_meaning_are_found():
     def verb(call: object, *, many: bool = False) -> None: ...
 
     verb.__annotations__["many"] = Annotated[bool, typer.Option("--many")]
-    found = Page("a.md", "A", "", [command_line.section_of(verb)]).without_meaning
+    found = Page("A", "", [command_line.section_of(verb)]).without_meaning
     assert found == ["`verb`", "`verb`: --many"]
 
 
@@ -73,7 +73,7 @@ def test_a_public_function_and_a_method_without_a_meaning_are_found():
     text = '"""A module."""\nclass A:\n    """A class."""\n    def one(self, x): ...\n'
     text += "def _two(): ...\ndef three(x, *, y): ...\n"
     section = python_api.section_of_text("module", text)
-    found = Page("a.md", "A", "", [section]).without_meaning
+    found = Page("A", "", [section]).without_meaning
     assert found == ["`module`: A.one(x)", "`module`: three(x, *, y)"]
 
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_described_is_not_on_the_page():
 
 def test_the_pages_are_markdown_tables(tmp_path: Path):
     section = Section("A", "[x] * <y> `<z>`", [Entry("a|b", "one\ntwo")], anchor="a")
-    assert Page("a.md", "T", "", [section]).markdown == (
+    assert Page("T", "", [section]).markdown == (
         "# T\n\n## A {#a}\n\n\\[x\\] \\* \\<y> `<z>`\n\n"
         "| name | meaning |\n| --- | --- |\n| `a\\|b` | One two |\n"
     )

@@ -33,23 +33,23 @@ def page() -> Page:
     shared = Section(
         "Options of all verbs",
         "Every verb has these options.",
-        [entry for name, entry in _options(command(VERBS[0])).items() if name in _SHARED],
+        [entry for name, entry in options(command(VERBS[0])).items() if name in _SHARED],
         COLUMNS,
     )
-    return Page("command-line.md", "Command line", INTRODUCTION, [shared, *map(section_of, VERBS)])
+    return Page("Command line", INTRODUCTION, [shared, *map(section_of, VERBS)])
 
 
 def section_of(verb: Callable[..., None]) -> Section:
     """Return the section of one verb, with the options that only this verb has."""
-    options = {n: entry for n, entry in _options(command(verb)).items() if n not in _SHARED}
+    own = {n: entry for n, entry in options(command(verb)).items() if n not in _SHARED}
     text = inspect.getdoc(verb) or ""
-    return Section(f"`{verb.__name__.replace('_', '-')}`", text, [*options.values()], COLUMNS)
+    return Section(f"`{verb.__name__.replace('_', '-')}`", text, [*own.values()], COLUMNS)
 
 
 _SHARED = {field.name for field in dataclasses.fields(Call)}
 
 
-def _options(called: Callable[..., None]) -> dict[str, Entry]:
+def options(called: Callable[..., None]) -> dict[str, Entry]:
     """Return the options of a command by the names of its parameters."""
     found = {}
     for name, parameter in inspect.signature(called).parameters.items():

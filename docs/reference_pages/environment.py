@@ -57,7 +57,7 @@ def page() -> Page:
         Section("Set by the verbs", "Verbs set these for their own process.", _entries(SET)),
     ]
     text = "Everything else is in the recipe or on the command line."
-    return Page("environment.md", "Environment variables", text, sections)
+    return Page("Environment variables", text, sections)
 
 
 def _entries(meanings: dict[str, str]) -> list[Entry]:

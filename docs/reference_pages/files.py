@@ -105,7 +105,7 @@ def page() -> Page:
         text = f"The verb `{stage}` writes these files into `runs/<name>/{stage}/`."
         sections.append(Section(f"`{stage}/`", text, entries, _COLUMNS))
     sections += [_content(kind) for kind in CONTENTS]
-    return Page("files.md", "Files of a run", INTRODUCTION, sections)
+    return Page("Files of a run", INTRODUCTION, sections)
 
 
 _COLUMNS = ("file or folder", "what it holds")

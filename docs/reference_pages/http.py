@@ -38,7 +38,7 @@ def page_of(found: Mapping[str, Any]) -> Page:
         for method, operation in methods.items()
     ]
     bodies = found["components"]["schemas"].items()
-    return Page("http.md", "HTTP", INTRODUCTION, [*sections, *(_body(*body) for body in bodies)])
+    return Page("HTTP", INTRODUCTION, [*sections, *(_body(*body) for body in bodies)])
 
 
 def _endpoint(title: str, operation: Mapping[str, Any]) -> Section:

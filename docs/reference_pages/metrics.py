@@ -33,7 +33,7 @@ OF_AN_EPOCH = {
 
 def page() -> Page:
     """Return the page of metrics."""
-    return Page("metrics.md", "Metrics", INTRODUCTION, [*_sections()])
+    return Page("Metrics", INTRODUCTION, [*_sections()])
 
 
 def _sections() -> list[Section]:

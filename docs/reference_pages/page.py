@@ -46,13 +46,11 @@ class Page:
     """A page of the reference.
 
     Attributes:
-        file: the name of the file in docs/reference.
         title: the heading of the page.
         introduction: the text under the heading.
         sections: the parts of the page.
     """
 
-    file: str
     title: str
     introduction: str
     sections: Sequence[Section]

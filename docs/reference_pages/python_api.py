@@ -70,7 +70,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 def page() -> Page:
     """Return the page of the Python API."""
-    return Page("python-api.md", "Python API", INTRODUCTION, [*map(section_of, MODULES)])
+    return Page("Python API", INTRODUCTION, [*map(section_of, MODULES)])
 
 
 def section_of(module: str) -> Section:

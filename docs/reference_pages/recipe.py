@@ -35,7 +35,7 @@ def page() -> Page:
     """Return the page of the recipe's fields."""
     places = _all_places()
     sections = [section_of(block, places[block]) for block in blocks(Recipe)]
-    return Page("recipe.md", "Recipe", INTRODUCTION, sections)
+    return Page("Recipe", INTRODUCTION, sections)
 
 
 def section_of(block: type[msgspec.Struct], place: str) -> Section:
