@@ -41,7 +41,7 @@ from models.training.two_tower import Model, build
 from workflows.stages.etl import EtlFiles
 
 #: Number of steps before the end of a window, with which the fit begins.
-_BEFORE = 100
+_BEFORE = 30
 
 
 def main() -> None:
