@@ -16,7 +16,6 @@ from models.core.partitions import ParquetPartitions, PartitionInMemory
 from models.core.retriever import Ragged
 from models.offers.batches import DayLoader, day_batches
 from models.training.batches import Batches
-from models.training.positives import PositivesOfUsers
 from models.training.row_batches import RowLoader
 from models.training.sequence_batches import SequenceLoader
 
@@ -65,7 +64,7 @@ def window_bytes(rows: ParquetPartitions, partitions: float) -> int:
 
 #: The kinds of batches that must be cut from windows as they are from all rows.
 LOADERS = {
-    "rows": RowLoader(["row", "pair"], positives=PositivesOfUsers(N_USERS)),
+    "rows": RowLoader(["row", "pair"], with_positives=True),
     "capped rows": RowLoader(["row"], max_per_user=4),
     "sequences": SequenceLoader(
         ["row", "pair"],
@@ -74,7 +73,7 @@ LOADERS = {
         n_users=N_USERS,
         max_len=4,
         with_ages=True,
-        positives=PositivesOfUsers(N_USERS),
+        with_positives=True,
     ),
     "capped sequences": SequenceLoader(
         ["row"], "when", {}, n_users=N_USERS, max_len=4, max_per_user=6

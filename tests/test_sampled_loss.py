@@ -195,7 +195,7 @@ def test_what_fit_reports_and_differentiates_is_the_reduced_loss(reduction):
     )
     before = tables(model)["user_id"].copy()
     columns = {n: TOY.train[n][BATCH] for n in model.schema.column_names}
-    made = batches_of(columns, model, batch_size=40, n_users=TOY.world.train.n_users)
+    made = batches_of(columns, model, batch_size=40)
     fit = model.fit(made, epochs=1, verbose=0, shuffle=False)
     reduce = np.mean if reduction == "mean" else np.sum
     assert fit.history["loss"] == [pytest.approx(reduce(losses), rel=1e-5)]

@@ -273,7 +273,7 @@ def test_lists_with_weights_enter_a_tower_by_their_weighted_mean_and_are_learnt(
         expected = np.concatenate([halves[n] for n in order], axis=1)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     before = [layer.get_weights()[0] for layer in layers]
-    made = batches_of(train, model, batch_size=64, n_users=TOY.world.train.n_users)
+    made = batches_of(train, model, batch_size=64)
     compiled(model).fit(made, epochs=1, verbose=0)
     for layer, fresh in zip(layers, before, strict=True):
         assert (np.abs(layer.get_weights()[0] - fresh).max(axis=1) > 1e-3).sum() > 3

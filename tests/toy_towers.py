@@ -19,7 +19,7 @@ from models.losses.negatives import TrainingFacts
 from models.losses.sampled_loss import BatchLoss
 from models.towers.config import TwoTowerConfig
 from models.training.batches import Batches
-from models.training.positives import Positives, PositivesOfUsers
+from models.training.positives import Positives
 from models.training.row_batches import RowLoader
 from models.training.sequence_batches import SequenceLoader
 from models.training.two_tower import build, train_on_sequences
@@ -97,9 +97,7 @@ class ToyTowers:
         )
 
     def batches(self, model: mm.RetrievalModelV2, *, batch_size: int = 64) -> Batches:
-        return batches_of(
-            self.train, model, batch_size=batch_size, n_users=self.world.train.n_users
-        )
+        return batches_of(self.train, model, batch_size=batch_size)
 
     def batch(self, model: mm.RetrievalModelV2, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return a batch of training rows, with the positive items of their users."""
@@ -118,17 +116,15 @@ class ToyTowers:
             {"history_item_id": self.items["item_id"]},
             log.n_users,
             MAX_LEN,
-            positives=PositivesOfUsers(log.n_users),
+            with_positives=True,
         )
         rows = PartitionInMemory({**self.train, "when": log.times})
         return Batches(rows, loader, batch_size=batch_size, seed=1)
 
 
-def batches_of(
-    train: dict[str, Column], model: mm.RetrievalModelV2, *, batch_size: int, n_users: int
-) -> Batches:
+def batches_of(train: dict[str, Column], model: mm.RetrievalModelV2, *, batch_size: int) -> Batches:
     """Return the batches of training rows in memory for a model."""
-    loader = RowLoader(model.schema.column_names, positives=PositivesOfUsers(n_users))
+    loader = RowLoader(model.schema.column_names, with_positives=True)
     return Batches(PartitionInMemory(train), loader, batch_size=batch_size, seed=1)
 
 

@@ -35,7 +35,6 @@ from models.towers.config import TwoTowerConfig
 from models.training.batches import Batches
 from models.training.config import OptimizerConfig, TrainConfig
 from models.training.fit import Fit
-from models.training.positives import PositivesOfUsers
 from models.training.row_batches import RowLoader
 from models.training.two_tower import Model, build
 from workflows.stages.etl import EtlFiles
@@ -54,7 +53,7 @@ def main() -> None:
     rows: Partitions = ParquetPartitions(files, names)
     if options.option == "memory":
         rows = PartitionInMemory(rows.read(range(10)))
-    loader = RowLoader(names, positives=PositivesOfUsers(facts["n_users"]))
+    loader = RowLoader(names, with_positives=True)
     batches = _FromTheMiddle(rows, loader, batch_size=options.batch, seed=1)
     config = TrainConfig(batch_size=options.batch, epochs=100)
     fit = Fit(model, batches, config, OptimizerConfig(lr=0.001), None)

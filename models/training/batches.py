@@ -29,7 +29,7 @@ from models.core.retriever import Ints
 
 #: Bytes of the columns of a window. A second window is read at the same time, so a table of up to
 #: twice as many bytes is one window.
-WINDOW_BYTES = 1 << 28
+WINDOW_BYTES = 192 << 20
 
 
 class Window(Protocol):

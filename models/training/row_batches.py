@@ -10,7 +10,7 @@ import numpy as np
 from models.core.column_names import USER_ROW
 from models.core.columns import Column, Columns, as_array, n_rows, take_rows
 from models.core.retriever import Ints
-from models.training.positives import Positives, PositivesOfUsers
+from models.training.positives import Positives, number_users
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,12 @@ class RowLoader:
         names: the names of the columns of a batch.
         max_per_user: largest number of training rows of a user in an epoch, drawn at random; None
             for all.
-        positives: finds the positive items of the users, for the mask of the loss; None to find
-            none.
+        with_positives: whether a batch has the positive items of the users of its rows.
     """
 
     names: Sequence[str]
     max_per_user: int | None = None
-    positives: PositivesOfUsers | None = None
+    with_positives: bool = False
 
     @property
     def counted(self) -> list[str]:
@@ -41,7 +40,7 @@ class RowLoader:
     def load(self, columns: Columns, *, complete: bool) -> ShuffledRows:
         """Return the rows of some partitions in memory, ready to be shuffled."""
         owners = None if self.max_per_user is None else as_array(columns[USER_ROW])
-        positives = self.positives.find(columns, complete=complete) if self.positives else None
+        positives = Positives.of(columns) if self.with_positives else None
         chosen = {name: columns[name] for name in self.names}
         return ShuffledRows(chosen, owners, self.max_per_user, positives)
 
@@ -69,7 +68,8 @@ class ShuffledRows:
 
     def draw(self, rng: np.random.Generator) -> Ints:
         """Return row numbers in a random order, at most `max_per_owner` of each owner."""
-        order = rng.permutation(n_rows(self.columns))
+        # int32, because the order stays in memory for an epoch
+        order = rng.permutation(n_rows(self.columns)).astype(np.int32)
         if self.max_per_owner is None or self.owners is None:
             return order
         return order[rank_within(self.owners[order]) < self.max_per_owner]
@@ -114,7 +114,8 @@ def count_capped(owners: Ints, most: int | None) -> int:
 def rank_within(owners: Ints) -> Ints:
     """Return, for each row, how many earlier rows have the same owner (a number), int64 [n]."""
     order = np.argsort(owners, kind="stable")
-    _, start, count = np.unique(owners[order], return_index=True, return_counts=True)
+    _, starts = number_users(owners, order)
+    lengths = np.diff(np.append(starts, len(owners)))
     rank = np.empty(len(owners), np.int64)
-    rank[order] = np.arange(len(owners)) - np.repeat(start, count)
+    rank[order] = np.arange(len(owners)) - np.repeat(starts, lengths)
     return rank

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from models.core.column_names import HISTORY_AGES, ITEM_ROW, USER_ROW
 from models.core.columns import Column, Columns, as_array, take_rows
 from models.core.retriever import Ints, Ragged
-from models.training.positives import Positives, PositivesOfUsers, number_users
+from models.training.positives import Positives, number_users
 from models.training.row_batches import count_capped
 
 
@@ -41,8 +41,7 @@ class SequenceLoader:
         max_per_user: largest number of training rows of a user in an epoch, which are consecutive
             rows with a start drawn at random; None for all rows.
         with_ages: whether a batch has the ages of the items of histories.
-        positives: finds the positive items of the users, for the mask of the loss; None to find
-            none.
+        with_positives: whether a batch has the positive items of the users of its rows.
     """
 
     names: Sequence[str]
@@ -52,7 +51,7 @@ class SequenceLoader:
     max_len: int
     max_per_user: int | None = None
     with_ages: bool = False
-    positives: PositivesOfUsers | None = None
+    with_positives: bool = False
 
     @property
     def counted(self) -> list[str]:
@@ -67,18 +66,19 @@ class SequenceLoader:
         """Return the users' sequences in some partitions, ready to be cut and shuffled."""
         times = as_array(columns[self.time]).astype(np.int64)
         items = as_array(columns[ITEM_ROW])
-        users, n_lists = number_users(
-            as_array(columns[USER_ROW]), self.n_users if complete else None
-        )
+        users, n_lists = as_array(columns[USER_ROW]), self.n_users
+        if not complete:  # a window has few of the users of the table
+            users, starts = number_users(users, np.argsort(users, kind="stable"))
+            n_lists = len(starts)
         order = np.argsort(times, kind="stable")
         return Sequences(
             {name: columns[name] for name in self.names},
-            Ragged.from_pairs(users[order], order, n_lists=n_lists),
+            Ragged.from_pairs(users[order], order.astype(np.int32), n_lists=n_lists),
             {name: codes[items] for name, codes in self.histories.items()},
             times=times if self.with_ages else None,
             max_len=self.max_len,
             max_per_user=self.max_per_user,
-            positives=self.positives.find(columns, complete=complete) if self.positives else None,
+            positives=Positives.of(columns) if self.with_positives else None,
         )
 
 

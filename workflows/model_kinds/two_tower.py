@@ -19,7 +19,6 @@ from models.training.batches import Batches
 from models.training.checkpoint import Checkpoint
 from models.training.fit import Fit
 from models.training.judge import CatalogueJudge, Judge
-from models.training.positives import PositivesOfUsers
 from models.training.row_batches import RowLoader
 from models.training.sequence_batches import SequenceLoader
 from models.training.two_tower import Model, TwoTower, train_on_sequences
@@ -148,7 +147,7 @@ class TwoTowers:
     def _rows(self, model: Model) -> RowLoader:
         """Return batches of training rows, each with the history that etl wrote."""
         most = self.recipe.train.max_rows_per_user
-        return RowLoader(model.schema.column_names, most, self._positives())
+        return RowLoader(model.schema.column_names, most, self.recipe.loss.mask == "user")
 
     def _sequences(self, model: Model) -> SequenceLoader:
         """Return batches of sequences of training rows, and set the model to train on sequences."""
@@ -167,12 +166,8 @@ class TwoTowers:
             max_len=recipe.history.max_len,
             max_per_user=recipe.train.max_rows_per_user,
             with_ages=bool(recipe.history_with_ages),
-            positives=self._positives(),
+            with_positives=self.recipe.loss.mask == "user",
         )
-
-    def _positives(self) -> PositivesOfUsers | None:
-        """Return a look-up of users' positives for the loss to mask; None if it masks none."""
-        return PositivesOfUsers(self._n_users) if self.recipe.loss.mask == "user" else None
 
     @property
     def _n_users(self) -> int:
