@@ -74,9 +74,6 @@ class Loader(Protocol):
 class Batches(tf.keras.utils.Sequence):
     """The shuffled batches of an epoch; each epoch draws a new order.
 
-    Attributes:
-        failure: the error that ended the reading of rows; None if reading has not failed.
-
     Args:
         rows: the training rows in partitions.
         loader: makes the rows of a window ready for the kind of batches that the model trains on.
@@ -90,6 +87,7 @@ class Batches(tf.keras.utils.Sequence):
 
     Attributes:
         share: the part of each batch that this process of the training takes.
+        failure: the error that ended the reading of rows; None if reading has not failed.
     """
 
     def __init__(
