@@ -23,8 +23,8 @@ from workflows.ground.ranks import Cluster, Rank, unreachable
 
 #: Exit code of a rank that ends because another rank ended; it prints nothing.
 LOST = 76
-#: Seconds in which all ranks must be connected; on an idle machine they take five.
-STARTING = 180.0
+#: Seconds in which all ranks must be connected: machines may start them minutes apart.
+STARTING = 600.0
 #: Seconds in which the other ranks end by themselves after one ended, before they are killed.
 _ENDING = 12.0
 _POLL = 0.05
