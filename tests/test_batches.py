@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.core.collectives import Share
 from models.core.column_names import BATCH_USER, HISTORY_AGES, POSITIVES
 from models.core.columns import to_arrow
 from models.core.partitions import ParquetPartitions, PartitionInMemory
@@ -127,6 +128,26 @@ def test_a_table_in_one_window_has_the_order_of_a_table_in_memory(rows, kind):
                 np.testing.assert_array_equal(found[name], expected[name])
         in_memory.on_epoch_end()
         one_window.on_epoch_end()
+
+
+@pytest.mark.parametrize("batch_size", [7, 64])
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("kind", LOADERS)
+def test_the_shares_of_all_ranks_are_the_batch_in_its_order(rows, kind, size, batch_size):
+    whole = made(rows, kind, batch_size=batch_size)
+    ranks = [made(rows, kind, batch_size=batch_size) for _ in range(size)]
+    for number, batches in enumerate(ranks):
+        batches.share = Share(number, size)
+    assert {len(batches) for batches in ranks} == {len(whole)}
+    for i in range(len(whole)):
+        parts = [batches[i] for batches in ranks]
+        assert whole[i].keys() == parts[0].keys()
+        for name in ("row", "pair__values"):
+            if name in whole[i]:
+                joined = np.concatenate([part[name] for part in parts])
+                np.testing.assert_array_equal(joined, whole[i][name])
+        lengths = [len(part["row"]) for part in parts]
+        assert max(lengths) - min(lengths) <= (1 if "rows" in kind else 8)
 
 
 def test_rows_are_shuffled_within_windows_of_several_partitions(rows):

@@ -68,20 +68,6 @@ def test_the_shares_of_all_ranks_are_the_whole_in_order(n: int, size: int) -> No
     assert max(lengths) - min(lengths) <= 1
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_shares_of_lists_have_about_equally_many_elements(size: int) -> None:
-    lengths = np.random.default_rng(0).integers(1, 51, 40)
-    parts = [np.arange(40)[Share(rank, size).of_lists(lengths)] for rank in range(size)]
-    assert np.concatenate(parts).tolist() == list(range(40))
-    for part in parts:
-        assert abs(lengths[part].sum() - lengths.sum() / size) <= 50
-    assert [Share(r, 2).of_lists(np.array([9])) for r in (0, 1)] in (
-        [slice(0, 0), slice(0, 1)],
-        [slice(0, 1), slice(1, 1)],
-    )
-    assert Share(0, 2).of_lists(np.array([], np.int64)) == slice(0, 0)
-
-
 def test_a_number_of_rows_is_rounded_up_by_an_eighth_to_one_of_few() -> None:
     numbers = [*range(1, 3000), 10**6, 2**30]
     rounded, keys = zip(*[map(int, _round_up(tf.constant(n))) for n in numbers], strict=True)

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from models.core.retriever import Ints
-
 #: A tensor of TensorFlow; gradients may be IndexedSlices.
 Tensor: TypeAlias = Any
 
@@ -39,16 +37,6 @@ class Share:
     def of(self, n: int) -> slice:
         """Return this process's part of n elements; the parts differ by one element at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
-
-    def of_lists(self, lengths: Ints) -> slice:
-        """Return this process's part of some lists; all parts have about equally many elements.
-
-        The argument `lengths` has the number of elements of each list, int [n_lists].
-        """
-        middles = np.cumsum(lengths) - lengths / 2
-        total = lengths.sum() / self.size
-        start, stop = np.searchsorted(middles, [total * self.rank, total * (self.rank + 1)])
-        return slice(int(start), int(stop) if self.rank + 1 < self.size else len(lengths))
 
 
 class RankLostError(Exception):
