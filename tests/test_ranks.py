@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -19,7 +20,7 @@ from tiny_run import Run, Tiny
 from workflows.ground import launch
 from workflows.ground.errors import RankError
 from workflows.ground.launch import LOST, Fault
-from workflows.ground.ranks import Rank, find_cluster, hosts, unreachable
+from workflows.ground.ranks import Cluster, Rank, find_cluster, hosts, unreachable
 from workflows.stages.train_files import TrainFiles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,6 +152,76 @@ def test_the_rank_that_ended_the_others_is_explained_once(tmp_path: Path) -> Non
     assert explained([2, 2], tmp_path) == explained([2, LOST], tmp_path) == Fault("", "", 2)
     assert explained([LOST, 2], tmp_path) == Fault("", "two-tower: what rank 1 says\n", 2)
     assert "Another of the 1 ranks" in explained([LOST], tmp_path).sentence
+
+
+@pytest.fixture
+def ranks_that(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[subprocess.Popen[bytes]]]:
+    """Return a function that has ranks run lines of Python; their processes come in its list."""
+
+    def run(*lines: str) -> list[subprocess.Popen[bytes]]:
+        started: list[subprocess.Popen[bytes]] = []
+
+        def start(rank: Rank, cluster: Cluster, gpu: str | None) -> launch.Started:
+            code = f"import os, signal, time; {lines[rank.number]}"
+            started.append(subprocess.Popen([sys.executable, "-c", code]))
+            return launch.Started(rank, started[-1], None)
+
+        monkeypatch.setattr(launch, "_start", start)
+        return started
+
+    return run
+
+
+def run_two() -> Fault | None:
+    cluster = find_cluster(2, {})
+    assert cluster is not None
+    return launch.run_ranks(cluster)
+
+
+def test_the_end_of_a_rank_ends_the_others(ranks_that, monkeypatch) -> None:
+    monkeypatch.setattr(launch, "_ENDING", 0.2)
+    started = ranks_that("time.sleep(600)", "os.kill(os.getpid(), signal.SIGKILL)")
+    fault = run_two()
+    assert fault is not None
+    assert fault.sentence.startswith("Rank 1 of 2 was ended by SIGKILL")
+    assert all(process.poll() is not None for process in started)
+    ranks_that("time.sleep(0.1)", "pass")
+    assert run_two() is None
+
+
+def test_ranks_that_do_not_reach_each_other_are_ended(ranks_that, monkeypatch) -> None:
+    monkeypatch.setattr(launch, "STARTING", 0.2)
+    started = ranks_that("time.sleep(600)", "time.sleep(600)")
+    with pytest.raises(RankError, match=r"The 2 ranks .* nobody answers at 127\.0\.0\.1:\d+, 127"):
+        run_two()
+    assert all(process.poll() is not None for process in started)
+
+
+def test_a_rank_ends_with_the_process_that_started_it() -> None:
+    child = (
+        "import os, time; from workflows.ground import launch, ranks; "
+        "launch.end_with_parent(ranks.Rank(0, [], '', os.getppid())); "
+        "print(os.getpid(), flush=True); time.sleep(600)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+    ends = time.monotonic() + 20
+    while runs(pid):
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    """Return whether a process runs; one that ended may wait for its parent to know it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 # --- trainings ---
