@@ -103,7 +103,7 @@ def page() -> Page:
         entries = [*_of_paths(STAGES[stage])] if stage in STAGES else []
         entries += [Entry(name, text) for name, text in others.items()]
         text = f"The verb `{stage}` writes these files into `runs/<name>/{stage}/`."
-        sections.append(Section(f"`{stage}/`", text, entries, _COLUMNS))
+        sections.append(Section(f"`{stage}/`", text, entries, _COLUMNS, anchor=stage))
     sections += [_content(kind) for kind in CONTENTS]
     return Page("Files of a run", INTRODUCTION, sections)
 
