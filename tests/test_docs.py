@@ -124,6 +124,13 @@ def test_its_python_compiles_and_imports_what_exists(page: Path) -> None:
                         assert re.search(rf"\b{alias.name}\b", source), (node.module, alias.name)
 
 
+def test_the_citation_is_of_this_version() -> None:
+    found = re.search(r"^version = (.*)$", (ROOT / "setup.cfg").read_text("utf-8"), re.M)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert found
+    assert citation["version"] == found[1]
+
+
 def test_every_page_is_in_the_navigation() -> None:
     config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), yaml.BaseLoader)
     listed = set(re.findall(r"[\w/-]+\.md", str(config["nav"])))

@@ -13,17 +13,24 @@ from workflows.recipe.meanings import described
 ROOT = Path(__file__).parents[2]
 INTRODUCTION = """
 A verb is a function `verb(recipe, store, device, ...)` that returns a small result object. The
-module `workflows.cli` has `Call`, which finds the three arguments as the command line does:
+module `workflows.cli` has `Call`, which finds these arguments as the command line does:
 
 ```python
 from workflows.cli import Call
 
 call = Call(recipe_name="movielens-100k", run="example", verb="etl")
+device = call.device()  # before TensorFlow is imported
+recipe, store, data = call.open(device)
+
+from workflows.etl import etl
+from workflows.train import train
+
+etl(recipe, store, device, data=data)
+print(train(recipe, store, device).first.best.metrics)
 ```
 
-`device = call.device()` chooses the device before TensorFlow is imported, and `recipe, store, data
-= call.open(device)` gives the rest. Import verbs after that. Names that begin with `_`, and modules
-that are not on this page, can change without notice.
+The notebooks in `notebooks/` go on from here. Names that begin with `_`, and modules that are not
+on this page, can change without notice.
 """.strip()
 #: Modules of the API, in the order of the page. Their source is read, and they are not imported.
 MODULES = (
