@@ -159,6 +159,15 @@ bench-etl: $(READY) .venv-bench-polars/.ok ## compare etl with NVTabular and pol
 	$(PY) benchmarks/etl.py
 	$(PY) benchmarks/etl_scale.py
 
+.PHONY: bench-scale
+bench-scale: $(READY) ## time and memory by rows, users and items, for docs/scale.md (2 h)
+	$(PY) benchmarks/etl_scale.py
+	$(PY) benchmarks/memory.py
+	$(PY) benchmarks/scaling.py
+	$(PY) benchmarks/users_scale.py
+	$(PY) benchmarks/exact_scale.py
+	$(PY) benchmarks/ann.py --sizes 100000 1000000 --kinds ivf ivf_sq ivf_pq --worlds trained
+
 .PHONY: bench-peers
 bench-peers: $(READY) .venv-bench-rectools/.ok ## compare quality with RecTools (hours); DATA=folder for all data sets
 	$(PY) benchmarks/published.py $(if $(DATA),--data "$(DATA)",--datasets ml-100k)

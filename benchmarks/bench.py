@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -79,6 +80,14 @@ def median(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
     """Return the median of a figure over the runs that have it."""
     values = [run[key] for run in runs if key in run]
     return statistics.median(values) if values else None
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Return the exponent with which a figure grows, fitted to logarithms by least squares."""
+    x, y = ([math.log(number) for number in numbers] for numbers in (sizes, values))
+    mean_x, mean_y = statistics.mean(x), statistics.mean(y)
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - mean_x) ** 2 for a in x)
 
 
 def machine() -> dict[str, str]:

@@ -47,9 +47,9 @@ def decayed_counts(history: Interactions, days: float | None) -> npt.NDArray[np.
         days: the age, before the last interaction, at which an interaction counts 1/e; with None,
             or if the interactions have no times, each interaction counts 1.
     """
-    weights = np.ones(len(history.items))
-    if days is not None and history.times is not None and len(weights):
-        weights = np.exp(-(history.times.max() - history.times) / _DAY / days)
+    if days is None or history.times is None or not len(history.times):
+        return history.item_counts().astype(np.float64)
+    weights = np.exp(-(history.times.max() - history.times) / _DAY / days)
     known = history.items >= 0
     counts = np.bincount(history.items[known], weights[known], minlength=history.n_items)
     return np.asarray(counts, np.float64)

@@ -151,6 +151,10 @@ class Interactions:
         """Return each item's number of interactions, including those of unknown users."""
         return np.bincount(self.items[self.items >= 0], minlength=self.n_items).astype(np.int64)
 
+    def last_time(self) -> int | None:
+        """Return the time of the last interaction in seconds; None without rows or times."""
+        return None if self.times is None or not len(self.times) else int(self.times.max())
+
     def histories(self) -> Ragged:
         """Return each user's items, oldest first, as row numbers in the item table.
 

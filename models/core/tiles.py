@@ -24,7 +24,7 @@ Keys = npt.NDArray[np.int64]
 
 #: Number of queries of a block, of items in its first tile, and of items in each further tile. The
 #: first floors come from the first tile, which is scored for `_FIRST_SCORES` scores at a time.
-_ROWS, _FIRST, _TILE = 512, 1 << 15, 1 << 12
+_ROWS, _FIRST, _TILE = 512, 1 << 15, 1 << 11
 _FIRST_SCORES = 1 << 22
 #: Fewer queries get wider tiles, with so many scores.
 _SCORES = 1 << 21

@@ -9,7 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.core.columns import Column, fixed_lists, to_arrow, write_vectors
+from models.core.columns import (
+    Column,
+    GrowingFile,
+    fixed_lists,
+    take_rows,
+    to_arrow,
+    write_vectors,
+)
 from models.core.retriever import Floats, Ragged
 from models.offers.model import InferenceModel
 from models.offers.offers import Offers, offers_by_value
@@ -23,6 +30,9 @@ from workflows.stages.store import Store
 from workflows.towers import checks, selfcheck
 
 log = logging.getLogger(__name__)
+
+#: Number of users that are written at a time.
+_USERS = 1 << 16
 
 
 def export(offer_data: OfferData, store: Store, folder: Path) -> dict[str, int]:
@@ -83,9 +93,14 @@ def _write_users(offer_data: OfferData, model: InferenceModel, folder: Path) -> 
     vectors = model.users(offer_data.latest)
     checks.refuse_broken(vectors, "user vectors", whose="model")
     np.save(folder / selfcheck.USER_VECTORS, vectors)
-    lists = {name: _codes(column) for name, column in offer_data.latest.items()}
-    table = pa.table({offer_data.recipe.user_id: offer_data.user_ids, **lists})
-    pq.write_table(table, folder / selfcheck.USERS)
+    # in blocks: the offsets of one arrow array of all lists end at 2^31
+    file, ids = GrowingFile(folder / selfcheck.USERS), offer_data.user_ids
+    for start in range(0, max(1, len(ids)), _USERS):
+        rows = np.arange(start, min(start + _USERS, len(ids)))
+        lists = {n: _codes(take_rows(column, rows)) for n, column in offer_data.latest.items()}
+        some = ids.slice(start, len(rows))
+        file.append(pa.table({offer_data.recipe.user_id: some, **lists}))
+    file.close()
     log.info("users: %s", f"{len(vectors):,}")
 
 

@@ -41,6 +41,7 @@ from workflows.stages.etl import KNOWN, Prepared
 from workflows.stages.evaluate import BaselineChoice, Block, EvaluateFiles, Inside, Protocol, Report
 from workflows.stages.held_out import warn_of_hidden
 from workflows.stages.store import Store
+from workflows.stages.stored_interactions import StoredInteractions
 from workflows.stages.train import load_model
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class _Evaluation:
     @cached_property
     def _known(self) -> Interactions:
         """The interactions before the test part, from which the popularity of items is counted."""
-        return self.prepared.interactions(*KNOWN["test"])
+        return StoredInteractions(self.prepared, KNOWN["test"])
 
     def run(self, store: Store) -> tuple[Report, Inside]:
         """Rank with the recipe's model and its baselines; return the report and the analysis."""
@@ -154,7 +155,7 @@ class _Evaluation:
         """Yield the fitted baselines, and record the reasons why other baselines cannot run."""
         recipe, prepared = self.recipe, self.prepared
         facts = Facts(
-            train=prepared.interactions("train"),
+            train=StoredInteractions(prepared, ["train"]),
             attributes=attributes(recipe, prepared.items),
             seed=recipe.evaluate.seed,
         )
@@ -244,12 +245,9 @@ class _Evaluation:
     def _protocol(self) -> Protocol:
         split = msgspec.to_builtins(self.recipe.split)
         options = ", ".join(f"{k} {v}" for k, v in split.items() if k != "kind")
-        times = self._known.times
-        until = ""
-        if times is not None and len(times):
-            until = (
-                f", the last of {datetime.fromtimestamp(int(times.max()), timezone.utc):%F %T} UTC"
-            )
+        last, until = self._known.last_time(), ""
+        if last is not None:
+            until = f", the last of {datetime.fromtimestamp(last, timezone.utc):%F %T} UTC"
         config = self.recipe.evaluate
         return Protocol(
             part="test",
