@@ -1,6 +1,6 @@
 """etl of H&M at its real size, 31.8 million purchases, and of a tenth of it.
 
-    python benchmarks/etl_scale.py [--memory-limit 8GiB]
+    python benchmarks/etl_scale.py [--memory-limit 1GiB]
 
 `two-tower sample --recipe hm --size large` writes files with the size and format of Kaggle's (3.7
 GB); the tenth has every tenth line. The peak memory is that of the process and all its children,
@@ -25,7 +25,7 @@ def main() -> None:
     """Write the files, unless they exist, run etl on both, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA / "hm-large")
-    parser.add_argument("--memory-limit", default="8GiB")
+    parser.add_argument("--memory-limit", default="1GiB")
     options = parser.parse_args()
     large, tenth = options.data, options.data.with_name(options.data.name + "-tenth")
     if not large.is_dir():

@@ -25,6 +25,12 @@ from workflows.recipe import Recipe
 from workflows.stages.store import Store
 
 
+def learn(of: Recipe, train: pa.Table) -> fitted.States:
+    """Fit the derived columns on training rows that are all in one partition."""
+    found = [fitted_columns.look(of, train, partition=None)]
+    return fitted_columns.fit(of, found, older={})
+
+
 def recipe(*steps: dict[str, Any]) -> Recipe:
     raw: dict[str, Any] = {
         "name": "t",
@@ -41,7 +47,7 @@ def clusters(prices: list[float | None], **settings: Any) -> list[str | None]:
     """Return the labels of the prices that they themselves are clustered into."""
     of = recipe({"kind": "price_cluster", "of": "price", "to": "cluster", **settings})
     table = pa.table({"price": pa.array(prices, pa.float32())})
-    state = fitted_columns.fit(of, table, older={})["cluster"]
+    state = learn(of, table)["cluster"]
     labels = fitted.apply(table["price"], state).to_pylist()
     chunked = pa.chunked_array([table["price"].slice(n, 1).chunk(0) for n in range(len(prices))])
     assert fitted.apply(chunked, state).to_pylist() == labels
@@ -114,7 +120,7 @@ def test_top_values_are_those_of_naive_counts_ties_by_value() -> None:
     cells = ["b", "a", "c", "a", "b", None, None, None, "d", "", "é"]
     of = recipe({"kind": "top_values", "of": "brand", "to": "top", "n": 4, "other": "rest"})
     table = pa.table({"brand": cells})
-    state = fitted_columns.fit(of, table, older={})["top"]
+    state = learn(of, table)["top"]
     counts = Counter(cell for cell in cells if cell is not None)
     top = sorted(counts, key=lambda value: (-counts[value], value))[:4]
     assert top == ["a", "b", "", "c"]

@@ -20,6 +20,7 @@ from workflows import recipe as recipes
 from workflows.etl.encode import graph, ops
 from workflows.etl.encode.graph import Fitted, NumberFact
 from workflows.etl.encode.ops import CodeTable
+from workflows.etl.shape.column_counts import count_columns
 from workflows.ground.errors import ArtifactError
 from workflows.ground.vocabulary import Vocabulary
 from workflows.raw import dictionaries
@@ -77,7 +78,8 @@ def table(data: pd.DataFrame, columns: list[str]) -> pa.Table:
 
 
 def fit(of: Recipe, data: pd.DataFrame, columns: list[str] | None = None) -> Fitted:
-    return graph.fit(of, table(data, USED if columns is None else columns))
+    found = table(data, USED if columns is None else columns)
+    return graph.fit(of, *count_columns(of, found, is_whole=True))
 
 
 def transform(

@@ -16,6 +16,7 @@ from stages import with_dictionaries
 
 from workflows.etl.encode import graph, ops
 from workflows.etl.encode.ops import CodeTable, Encode, IsMissing
+from workflows.etl.shape.column_counts import TextCounts
 from workflows.ground.vocabulary import Vocabulary
 from workflows.raw import dictionaries
 from workflows.recipe import VocabularyRule
@@ -45,12 +46,16 @@ def table(cells: Cells, *, lists: bool | None = None) -> pa.Table:
     return pa.table({"c": pa.array(cells, kind)})
 
 
+def vocabulary_of(raw: pa.Table, rule: VocabularyRule) -> Vocabulary:
+    return graph.build_vocabulary(TextCounts.of(raw["c"]), rule)
+
+
 def encoded(
     cells: Cells, *, block: int = 1000, known: Vocabulary | None = None, **rule: Any
 ) -> Cells:
     """Count and encode a column, some rows at a time."""
     raw = with_dictionaries(table(cells))
-    vocabulary = known or graph.build_vocabulary(raw["c"], VocabularyRule(**rule))
+    vocabulary = known or vocabulary_of(raw, VocabularyRule(**rule))
     op = Encode({"c": CodeTable.of(vocabulary, dictionaries.flatten(raw["c"]).dictionary)}, {})
     found: Cells = []
     for rows in dictionaries.blocks(len(raw), block):
@@ -111,8 +116,8 @@ def test_rules_decide_what_has_a_code() -> None:
     found = encoded(["1", "2", "2", "3"], max_values=1, oov_buckets=3)
     assert found[1:3] == [5, 5]
     assert {found[0], found[3]} <= {2, 3, 4}
-    counts = graph.build_vocabulary(
-        with_dictionaries(table(["1", "2", None, "2"]))["c"], VocabularyRule(max_values=1)
+    counts = vocabulary_of(
+        with_dictionaries(table(["1", "2", None, "2"])), VocabularyRule(max_values=1)
     )
     assert dict(zip(counts.values.to_pylist(), counts.counts, strict=True)) == {"2": 2}
     assert (counts.null_count, counts.oov_count) == (1, 1)
@@ -121,11 +126,11 @@ def test_rules_decide_what_has_a_code() -> None:
 def test_e14_null_lists_are_empty_and_not_counted_as_null_elements() -> None:
     cells: Cells = [["x"], [], None, ["y", "x", None]]
     assert encoded(cells) == [[3], [], [], [4, 3, 1]]
-    counts = graph.build_vocabulary(with_dictionaries(table(cells))["c"], VocabularyRule())
+    counts = vocabulary_of(with_dictionaries(table(cells)), VocabularyRule())
     assert counts.counts.tolist() == [2, 1]
     assert counts.null_count == 1
     nothing = with_dictionaries(table([None, []], lists=True))
-    assert graph.build_vocabulary(nothing["c"], VocabularyRule()).size == 3
+    assert vocabulary_of(nothing, VocabularyRule()).size == 3
 
 
 def test_what_a_vocabulary_does_not_know_is_unseen() -> None:

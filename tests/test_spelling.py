@@ -23,9 +23,11 @@ def array(texts: list[str] | list[str | None]) -> pa.StringArray:
     ],
 )
 def test_a_column_of_booleans_or_floats_settles(texts: list[str], canonical: list[str]) -> None:
-    found = spelling.unify(array(texts), fractions=True)
+    found = spelling.unify([array(texts)], fractions=True)
     assert found is not None
-    assert found.to_pylist() == canonical
+    assert found[0].to_pylist() == canonical
+    parts = spelling.unify([array([text]) for text in texts], fractions=True)
+    assert parts is None or [part[0].as_py() for part in parts] == canonical
 
 
 @pytest.mark.parametrize(
@@ -43,11 +45,11 @@ def test_a_column_of_booleans_or_floats_settles(texts: list[str], canonical: lis
     ],
 )
 def test_other_columns_stay_as_they_are(texts: list[str]) -> None:
-    assert spelling.unify(array(texts), fractions=True) is None
+    assert spelling.unify([array(texts)], fractions=True) is None
 
 
 def test_ids_settle_only_if_all_are_whole() -> None:
-    assert spelling.unify(array(["1.0", "1.5"]), fractions=False) is None
+    assert spelling.unify([array(["1.0", "1.5"])], fractions=False) is None
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows.etl.shape.split import PARTS, TEST, TRAIN, VALID, assign, refuse_empty, warn_of_few
+from workflows.etl.shape import split as splits
+from workflows.etl.shape.split import (
+    PARTS,
+    TEST,
+    TRAIN,
+    VALID,
+    Labels,
+    SplitFacts,
+    refuse_empty,
+    warn_of_few,
+)
 from workflows.ground.errors import DataError
-from workflows.recipe import ByUser, GivenFiles, GlobalTime, LeaveLast, RandomRows
+from workflows.recipe import ByUser, GivenFiles, GlobalTime, LeaveLast, RandomRows, Split
 
 TIMES = np.arange(10)
 ONE_USER = np.zeros(10, np.int64)
+
+
+def assign(
+    rule: Split, *, users: np.ndarray, times: np.ndarray | None, dropped: str = ""
+) -> Labels:
+    """Split interactions that are all in one partition."""
+    if isinstance(rule, LeaveLast):
+        labels, facts = splits.leave_last(rule, users, times)
+        splits.check_last(rule, [facts], len(users), dropped)
+        return labels
+    plan = splits.plan(rule, [SplitFacts.of(rule, users=users, times=times)])
+    labels = plan.labels(0, users=users, times=times)
+    if not isinstance(rule, GlobalTime):
+        rows = {part: int((labels == PARTS.index(part)).sum()) for part in plan.wanted}
+        refuse_empty(rows, plan.why, dropped)
+    return labels
 
 
 def naive_leave_last(users: list[int], valid: int, test: int) -> list[int]:

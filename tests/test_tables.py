@@ -75,7 +75,14 @@ def log(rows: list[tuple[Any, ...]] | None = None) -> pa.Table:
 
 
 def build(of: Recipe, raw: Raw, role: tables.Role) -> tables.Table:
-    return tables.build(of, raw, raw.tables["log"], role)
+    return build_from(of, raw, raw.tables["log"], role)
+
+
+def build_from(of: Recipe, raw: Raw, train: pa.Table, role: tables.Role) -> tables.Table:
+    """Build a table from training rows that are all in one partition."""
+    own = raw.tables[of.interactions].column_names
+    last = tables.LastRows.of(of, own, train, role, None)
+    return tables.build(of, raw, last, role)
 
 
 def readable(table: tables.Table) -> pd.DataFrame:
@@ -146,7 +153,7 @@ def test_order_is_by_falling_count_then_by_the_text_of_the_id() -> None:
 
 def test_the_latest_row_of_train_counts_and_not_of_the_file() -> None:
     train = log()[:2]  # the later rows are for validation or test
-    users = tables.build(recipe(), raw_of(log=log()), train, "user").frame.to_pylist()
+    users = build_from(recipe(), raw_of(log=log()), train, "user").frame.to_pylist()
     assert [(u["user"], u["mood"], u["train_count"]) for u in users] == [
         ("u1", "sad", 1),
         ("u2", "glad", 1),

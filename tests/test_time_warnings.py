@@ -22,7 +22,8 @@ def seconds(*days: str) -> list[int]:
 def told_of(times: list[int], caplog, **changes: Any) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        time_warnings.check_times(recipe(**changes), "log", pa.table({"ts": times}))
+        of = time_warnings.CheckedTimes.of(recipe(**changes), pa.table({"ts": times}), by_day=False)
+        time_warnings.check_times(recipe(**changes), "log", of)
     return caplog.messages
 
 

@@ -15,6 +15,7 @@ from world import World
 
 from workflows import recipe as recipes
 from workflows.etl.check import value_warnings
+from workflows.etl.check.column_texts import find_columns, find_empty_columns
 from workflows.etl.read import sources
 from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
@@ -56,7 +57,8 @@ def read(
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         raw = sources.read(recipe(**changes), folder)
-        value_warnings.check_texts(recipe(**changes), raw)
+        found = find_columns(recipe(**changes), raw)
+        value_warnings.check_texts(recipe(**changes), raw, found, find_empty_columns(raw))
     return raw.tables["log"], caplog.messages
 
 

@@ -73,6 +73,13 @@ def etl(
     chunk: Annotated[
         str, typer.Option(help="Amount of raw text that is read at a time. Default: 8MiB.")
     ] = "",
+    spill: Annotated[
+        str,
+        typer.Option(
+            help="Folder for the partitions of a large log, which are removed at the end. Default: "
+            "in the folder of the run."
+        ),
+    ] = "",
 ) -> None:
     """Turn raw logs into encoded splits, vocabularies, and tables of users and items."""
     device = call.device()
@@ -80,7 +87,7 @@ def etl(
     from workflows.etl import Engine, etl
 
     earlier = call.store(grow_from) if grow_from else None
-    engine = Engine(dask=dask, workers=workers, memory=memory_limit, chunk=chunk)
+    engine = Engine(dask=dask, workers=workers, memory=memory_limit, chunk=chunk, spill=spill)
     result = etl(recipe, store, device, data=data, grow_from=earlier, engine=engine)
     report = result.report
     rows = {

@@ -50,11 +50,15 @@ class Times:
 
     Args:
         feature: the feature of the recipe that describes the times.
+
+    Attributes:
+        written: type, number or timestamp, that the first time of the file is written as; None
+            before the first time.
     """
 
     def __init__(self, feature: Feature) -> None:
         self._feature = feature
-        self._written: pa.DataType | None = None
+        self.written: pa.DataType | None = None
         self._first: int | None = None
         self._guessed = _Guessed()
         self._has_warned = False
@@ -69,7 +73,7 @@ class Times:
         if dictionaries.is_text(column.type):
             text = plain(column, place)
             self._note_format(text, place)
-            is_guess = self._written == pa.int64()
+            is_guess = self.written == pa.int64()
             if not pa.types.is_dictionary(column.type):
                 found = self._from_text(text, place)
             else:
@@ -99,18 +103,18 @@ class Times:
 
     def _note_format(self, text: pa.ChunkedArray, place: Place) -> None:
         """Store the row number and the type, number or timestamp, of the first time of the file."""
-        if self._written is None and text.null_count < len(text):
+        if self.written is None and text.null_count < len(text):
             row = pc.index(pc.is_valid(text), True).as_py()
             self._first = place.before + row
             first = pc.utf8_trim_whitespace(text.slice(row, 1))
             if pc.all(pc.match_substring_regex(first, _NUMBER)).as_py():
-                self._written = pa.int64()
+                self.written = pa.int64()
             else:
                 zoned = pc.any(pc.match_substring_regex(iso(first), _ZONE)).as_py()
-                self._written = pa.timestamp("us", "UTC" if zoned else None)
+                self.written = pa.timestamp("us", "UTC" if zoned else None)
 
     def _from_text(self, text: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        if self._written is None:
+        if self.written is None:
             return pa.chunked_array([pa.nulls(len(text), pa.int64())])
         text = pc.utf8_trim_whitespace(text)
         form = self._feature.format
@@ -118,17 +122,17 @@ class Times:
             return self._from_serial_days(parse(text, pa.float64(), place), place)
         if form is not None:
             return _parse_form(text, form, place)
-        if pa.types.is_timestamp(self._written):
+        if pa.types.is_timestamp(self.written):
             return self._from_timestamps(self._parse_iso(text, place), text, place)
         return self._from_numbers(text, place)
 
     def _parse_iso(self, text: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        assert self._written is not None
+        assert self.written is not None
         try:
-            return pc.cast(iso(text), self._written, safe=False)
+            return pc.cast(iso(text), self.written, safe=False)
         except pa.ArrowInvalid:
-            row, _ = find_bad(iso(text), self._written)
-        form = _ISO if self._written.tz is None else _ISO_ZONE
+            row, _ = find_bad(iso(text), self.written)
+        form = _ISO if self.written.tz is None else _ISO_ZONE
         is_first = place.before + row == self._first
         expected = f"Expected {form}{'' if is_first else ', as in the first row'}."
         value = text[row].as_py()
@@ -141,7 +145,7 @@ class Times:
                 f" Set features.{place.column}.format if times are written in another way, such "
                 "as '%m/%d/%Y %H:%M'."
             )
-        raise bad_cell(place, row, value, f"cannot be read as {self._written}.", expected)
+        raise bad_cell(place, row, value, f"cannot be read as {self.written}.", expected)
 
     def _from_typed(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Convert a time column of numbers, dates or timestamps to seconds since the epoch."""

@@ -38,3 +38,10 @@ class DropCounts:
     def add(self, cause: str, n: int) -> None:
         """Add n to the number of interactions that were dropped for a cause."""
         self.dropped[cause] = self.dropped.get(cause, 0) + n
+
+    def merge(self, other: DropCounts) -> None:
+        """Add the counts of another part of the interactions."""
+        for cause, n in other.dropped.items():
+            self.add(cause, n)
+        for table, n in other.unmatched.items():
+            self.unmatched[table] = self.unmatched.get(table, 0) + n

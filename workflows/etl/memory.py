@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
+import pyarrow as pa
 from dask.utils import format_bytes, parse_bytes
 from distributed.system import MEMORY_LIMIT
 
@@ -13,6 +15,18 @@ from workflows.ground.errors import DataError, RecipeError
 _COPIES = 3
 #: Share of the limit that a block of rows with its results may take.
 _SHARE = 1 / 16
+#: Number of bytes of cells of a partition. It is fixed, so that the number of partitions, and with
+#: it the bytes that etl writes, depend on the raw files alone.
+PARTITION = 64 << 20
+
+
+def count_partitions(cells: float) -> int:
+    """Return the number of partitions of a log whose cells take about that many bytes."""
+    return min(_MOST, max(1, round(cells / PARTITION)))
+
+
+#: Largest number of partitions; their numbers are uint16.
+_MOST = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,15 @@ class Memory:
                 "columns out of the recipe, or read fewer files."
             )
 
+    def jobs(self, most: int, each: float) -> int:
+        """Return how many jobs may run at a time, at least 1.
+
+        Args:
+            most: number of workers.
+            each: bytes of the rows that a job holds, which it copies.
+        """
+        return max(1, min(most, int(self.limit // max(1, each * _COPIES))))
+
     def rows(self, row: float, *, least: int, most: int) -> int:
         """Return how many rows to process at a time to use a fixed share of the memory limit.
 
@@ -66,6 +89,14 @@ class Memory:
             least, most: lower and upper limit of the number of rows.
         """
         return int(min(most, max(least, self.limit * _SHARE // max(row, 1))))
+
+
+def release_unused() -> None:
+    """Return memory that was freed, but is kept for later use, to the operating system."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only the GNU C library has it
+    if trim is not None:
+        trim(0)
 
 
 def parse_size(text: str, option: str) -> int:

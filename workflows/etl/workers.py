@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FuturesTimeoutError
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import distributed
@@ -52,11 +52,17 @@ class Workers:
         executor: executor or Dask client to which jobs are submitted.
         number: number of jobs that run at the same time.
         are_elsewhere: whether jobs run in other processes.
+        queued: number of further jobs that are submitted before a job has ended.
     """
 
     executor: Executor | distributed.Client
     number: int
     are_elsewhere: bool = False
+    queued: int = 1
+
+    def limited(self, number: int) -> Workers:
+        """Return the same workers, of which fewer work at a time, to save memory."""
+        return replace(self, number=min(self.number, number), queued=0)
 
     def map(self, function: Callable[[Task], Result], jobs: Iterable[Task]) -> Iterator[Result]:
         """Run a function on each job, and yield the results in the order of the jobs.
@@ -71,7 +77,7 @@ class Workers:
         try:
             for job in jobs:
                 waiting.append(self.executor.submit(function, job, **options))
-                if len(waiting) > self.number:
+                if len(waiting) >= self.number + self.queued:
                     yield _result(waiting.popleft())
             while waiting:
                 yield _result(waiting.popleft())

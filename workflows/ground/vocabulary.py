@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.core.reserved_codes import NULL, UNSEEN
+from workflows.ground import large_text
 from workflows.ground.errors import ArtifactError
 
 #: The folder with one vocabulary file per column, in the folder of a stage.
@@ -68,7 +69,8 @@ class Vocabulary:
             max_values: largest number of values that get their own codes; None for no limit.
             oov_buckets: number of codes that unseen values share.
         """
-        values = values.cast(pa.string())
+        if not pa.types.is_large_string(values.type):
+            values = values.cast(pa.string())
         table = pa.table({"value": values, "count": pa.array(counts, pa.int64())})
         null_count = int(pc.sum(table.filter(pc.is_null(table["value"]))["count"]).as_py() or 0)
         table = table.filter(pc.is_valid(table["value"]))
@@ -101,15 +103,16 @@ class Vocabulary:
                 f"the earlier vocabulary has {older.oov_buckets} oov_buckets, the recipe asks for "
                 f"{self.oov_buckets}; codes can only be kept with the same number."
             )
-        new = pc.invert(pc.is_in(self.values, value_set=older.values))
+        old = older.values.cast(self.values.type)
+        new = pc.invert(pc.is_in(self.values, value_set=old))
         counts = pa.array(self.counts, pa.int64())
-        kept = _counts_of(older.values, self.values, self.counts)
+        kept = _counts_of(old, self.values, self.counts)
         again = 0
         if self.rare:
-            rare = _counts_of(older.values, *self.rare)
+            rare = _counts_of(old, *self.rare)
             kept, again = kept + rare, int(rare.sum())
         return Vocabulary(
-            pa.concat_arrays([older.values, self.values.filter(new)]),
+            large_text.concatenate([old, self.values.filter(new)]),
             np.concatenate([kept, counts.filter(new).to_numpy()]),
             oov_buckets=self.oov_buckets,
             null_count=self.null_count,
@@ -133,13 +136,15 @@ class Vocabulary:
         """
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
-        values = values.cast(pa.string())
-        found = pc.index_in(values, value_set=self.values, skip_nulls=True)
-        known = found.is_valid().to_numpy(zero_copy_only=False)
+        known = self.values
+        if pa.types.is_large_string(values.type):
+            known = known.cast(values.type)
+        found = pc.index_in(values.cast(known.type), value_set=known, skip_nulls=True)
+        is_known = found.is_valid().to_numpy(zero_copy_only=False)
         codes = found.fill_null(0).to_numpy().astype(np.int32) + np.int32(self.first_code)
         null = values.is_null().to_numpy(zero_copy_only=False)
         codes[null] = NULL
-        unseen = ~known & ~null
+        unseen = ~is_known & ~null
         if unseen.any():
             codes[unseen] = self._oov_codes(values.filter(pa.array(unseen)))
         return codes
@@ -172,7 +177,8 @@ class Vocabulary:
     def write(self, path: Path) -> None:
         """Write the vocabulary as a Parquet file of values, codes and counts, with metadata."""
         codes = np.arange(self.first_code, self.size, dtype=np.int32)
-        table = pa.table({"value": self.values, "code": codes, "count": self.counts})
+        values = large_text.cut(self.values)
+        table = pa.table({"value": values, "code": codes, "count": self.counts})
         facts = {
             "oov_buckets": self.oov_buckets,
             "null_count": self.null_count,
@@ -200,7 +206,7 @@ class Vocabulary:
                 f"{', '.join(table.column_names)}. Run `two-tower etl` again."
             )
         return cls(
-            table["value"].combine_chunks(),
+            large_text.concatenate(table["value"].chunks or [pa.array([], pa.string())]),
             table["count"].to_numpy().astype(np.int64),
             oov_buckets=int(facts["oov_buckets"]),
             null_count=int(facts["null_count"]),

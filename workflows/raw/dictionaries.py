@@ -40,7 +40,8 @@ def combine(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         if pa.types.is_dictionary(column.type):
             column = column.unify_dictionaries()
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    return column.dictionary_encode() if pa.types.is_string(column.type) else column
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return column.dictionary_encode() if is_text else column
 
 
 def decode(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -119,6 +120,14 @@ def stack(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
         lengths = pa.concat_arrays([pc.list_value_length(array) for array in arrays])
         return make_lists(lengths, stack(*(array.flatten() for array in arrays)))
     return combine(pa.chunked_array(arrays))
+
+
+def are_same(first: pa.Array, second: pa.Array) -> bool:
+    """Say whether two arrays of text are one array in memory, and not only equal."""
+    return len(first) == len(second) and all(
+        (a is None) == (b is None) and (a is None or a.address == b.address)
+        for a, b in zip(first.buffers(), second.buffers(), strict=True)
+    )
 
 
 def map_distinct(

@@ -8,6 +8,8 @@ of a program.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -57,31 +59,35 @@ def canonical(texts: pa.StringArray) -> pa.StringArray:
     return found
 
 
-def unify(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
+def unify(texts: Sequence[pa.StringArray], *, fractions: bool) -> list[pa.StringArray] | None:
     """Return a column's texts in canonical spelling, if all are booleans or all are numbers.
 
     Args:
-        texts: the distinct texts of the column in one file, without nulls.
+        texts: arrays that together hold the distinct texts of the column in one file, without
+            nulls; an array may repeat texts of another.
         fractions: whether a column counts as numbers even if some are not whole, such as 36.5.
 
     Returns:
         Canonical texts in the same order; None if all keep their spelling, because they are
         canonical, or because not all of them are booleans or numbers with a decimal point.
     """
-    if not _may_unify(texts.slice(0, _FEW), fractions=fractions):
+    if not _may_unify([array.slice(0, _FEW) for array in texts[:1]], fractions=fractions):
         return None
     if not _may_unify(texts, fractions=fractions):
         return None
-    found = pc.coalesce(canonical(texts), texts)
-    return None if found.equals(texts) else found
+    found = [pc.coalesce(canonical(array), array) for array in texts]
+    is_same = all(new.equals(old) for new, old in zip(found, texts, strict=True))
+    return None if is_same else found
 
 
-def _may_unify(texts: pa.StringArray, *, fractions: bool) -> bool:
-    texts = texts.filter(pc.invert(_among(texts, NULLISH)))
+def _may_unify(texts: Sequence[pa.StringArray], *, fractions: bool) -> bool:
+    kept = [array.filter(pc.invert(_among(array, NULLISH))) for array in texts]
+    kept = [array for array in kept if len(array)]
     pattern = _WITH_POINT if fractions else _WHOLE
-    return bool(
-        pc.all(_among(texts, (*_BOOLEANS, *_TRUE, *_FALSE))).as_py()
-        or pc.all(pc.match_substring_regex(texts, pattern)).as_py()
+    booleans = (*_BOOLEANS, *_TRUE, *_FALSE)
+    return bool(kept) and (
+        all(pc.all(_among(array, booleans)).as_py() for array in kept)
+        or all(pc.all(pc.match_substring_regex(array, pattern)).as_py() for array in kept)
     )
 
 

@@ -57,13 +57,18 @@ class Dialect:
         """The delimiter for Arrow's csv parser: one byte, which replaces a longer delimiter."""
         return self.delimiter if len(self.delimiter.encode()) == 1 else UNIT.decode()
 
-    def open(self, path: Path) -> CheckedStream:
-        """Open a csv or tsv file as a stream that looks for NUL bytes and unclosed quotes."""
+    def open(self, path: Path, span: tuple[int, int] | None = None) -> CheckedStream:
+        """Open a csv or tsv file as a stream that looks for NUL bytes and unclosed quotes.
+
+        Args:
+            path: path of the file.
+            span: the first byte to read and the byte after the last; None for the whole file.
+        """
         quotes = None
         if self.quote:
             marks = (self.parsed_delimiter, self.quote, self.escape)
             quotes = Quotes(*(mark.encode() for mark in marks))
-        return CheckedStream(path, self.encoding, self.delimiter, quotes)
+        return CheckedStream(path, self.encoding, self.delimiter, quotes, span)
 
     def rows(self, lines: io.TextIOBase) -> Iterator[list[str]]:
         """Yield the rows of a csv or tsv file that are not blank, parsed by Python's csv module."""

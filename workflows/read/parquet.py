@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -47,9 +48,36 @@ class ParquetFile:
             self.approximate_rows: int = file.metadata.num_rows
             self.is_empty = self.approximate_rows == 0
             self._texts = {field.name for field in schema if pa.types.is_string(field.type)}
+            self._groups: list[int] = [
+                file.metadata.row_group(group).num_rows
+                for group in range(file.metadata.num_row_groups)
+            ]
+        self._chosen: list[int] | None = None
         self.names: list[str] = schema.names
         self.notes: list[str] = []
         self.lists = frozenset(field.name for field in schema if list_cells.is_list(field.type))
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether the object reads some row groups of the file, and not the whole file."""
+        return self._chosen is not None
+
+    def pieces(self, rows: int) -> list[ParquetFile]:
+        """Return readers of consecutive pieces of the file, which can be read at the same time.
+
+        Args:
+            rows: least number of rows of a piece; it consists of whole row groups.
+        """
+        found: list[ParquetFile] = []
+        chosen: list[int] = []
+        for group in range(len(self._groups)):
+            chosen.append(group)
+            is_last = group == len(self._groups) - 1
+            if is_last or sum(self._groups[one] for one in chosen) >= rows:
+                piece = copy.copy(self)
+                piece._chosen, chosen = chosen, []
+                found.append(piece)
+        return found if len(found) > 1 else [self]
 
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
@@ -68,7 +96,9 @@ class ParquetFile:
             files.reading(self.path, "parquet"),
             pq.ParquetFile(self.path, buffer_size=_BUFFER, read_dictionary=texts) as file,
         ):
-            for batch in file.iter_batches(self._rows, columns=list(columns)):
+            for batch in file.iter_batches(
+                self._rows, row_groups=self._chosen, columns=list(columns)
+            ):
                 table = pa.Table.from_batches([batch]).select(list(columns))
                 self._refuse_damaged(table)
                 yield table

@@ -47,6 +47,11 @@ def _packer(path: Path) -> str:
     return next((name for signature, name in _PACKED if start.startswith(signature)), "")
 
 
+def is_packed(path: Path) -> bool:
+    """Say whether a file is compressed, by its first bytes."""
+    return bool(_packer(path))
+
+
 def is_utf8(encoding: str) -> bool:
     """Say whether text in the named encoding is also UTF-8, as ASCII is."""
     return codecs.lookup(encoding).name in ("utf-8", "ascii")
@@ -58,13 +63,21 @@ class UnpackedStream(io.RawIOBase):
     Args:
         path: path of the raw file.
         encoding: encoding of its text.
+        span: the first byte to read and the byte after the last; None for the whole file. Only
+            files in UTF-8 that are not compressed have spans.
 
     Raises:
         UnicodeError: `read` cannot decode the text. Text in UTF-8 is passed on unchecked.
     """
 
-    def __init__(self, path: Path, encoding: str = "utf-8") -> None:
+    def __init__(
+        self, path: Path, encoding: str = "utf-8", span: tuple[int, int] | None = None
+    ) -> None:
         self._stream = open_unpacked(path)
+        self._left: int | None = None
+        if span is not None:
+            self._stream.seek(span[0])
+            self._left = span[1] - span[0]
         self._decoder = None
         if not is_utf8(encoding):
             self._decoder = codecs.getincrementaldecoder(encoding)()
@@ -82,6 +95,9 @@ class UnpackedStream(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         """Return the next `size` bytes of the text in UTF-8, or fewer at the end of the file."""
+        if self._left is not None:
+            size = self._left if size < 0 else min(size, self._left)
+            self._left -= size
         if not self._is_converted:
             return _read_fully(self._stream.read, size)
         parts = [self._ready]
@@ -126,6 +142,7 @@ class CheckedStream(UnpackedStream):
         delimiter: text between two cells. A delimiter of several bytes is replaced by the byte
             `UNIT` (0x1f, the unit separator of ASCII).
         quotes: the checker of quotes; None if quotes are ordinary characters.
+        span: the first byte to read and the byte after the last; None for the whole file.
 
     Attributes:
         nul: position, from 0, of the first NUL byte in the text so far; None if there is none.
@@ -135,9 +152,14 @@ class CheckedStream(UnpackedStream):
     """
 
     def __init__(
-        self, path: Path, encoding: str, delimiter: str, quotes: Quotes | None = None
+        self,
+        path: Path,
+        encoding: str,
+        delimiter: str,
+        quotes: Quotes | None = None,
+        span: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(path, encoding)
+        super().__init__(path, encoding, span)
         self._delimiter = delimiter.encode()
         self._rest = b""
         self._read = 0

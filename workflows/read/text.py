@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import copy
 import csv
 import io
 import itertools
@@ -24,7 +25,7 @@ from workflows.raw import dictionaries
 from workflows.read import files
 from workflows.read.dialect import Dialect
 from workflows.read.encodings import decoding_error, encoding_name, encoding_warnings
-from workflows.read.streams import UNIT, CheckedStream, open_unpacked
+from workflows.read.streams import UNIT, CheckedStream, is_packed, is_utf8, open_unpacked
 from workflows.read.text_faults import RaggedRows, TextFaults, open_until
 
 #: Number of bytes of a csv or tsv file that are read to recognise it and to find its column names.
@@ -39,6 +40,10 @@ _NAMELIKE = re.compile(
 )
 #: Number of rows of a csv file in which a column's name is searched for among the column's values.
 _LOOKED = 10_000
+
+
+class UnsafePiece(Exception):
+    """A piece of a file has quotes, so that its lines may not be rows: read the file as a whole."""
 
 
 class TextFile:
@@ -71,6 +76,7 @@ class TextFile:
         self.names: list[str] = list(dialect.columns)
         self.approximate_rows = 0
         self.notes: list[str] = []
+        self._span: tuple[int, int] | None = None
         head = self._head()
         self._encoding_warnings = encoding_warnings(path, dialect.encoding, head)
         self.is_empty = not head
@@ -83,6 +89,39 @@ class TextFile:
     def has_header(self) -> bool:
         """Whether the first row of the csv or tsv file holds the names of the columns."""
         return not self.dialect.columns
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether the object reads a piece of the file, and not the whole file."""
+        return self._span is not None
+
+    def pieces(self, size: int) -> list[TextFile]:
+        """Return readers of consecutive pieces of the file, which can be read at the same time.
+
+        A piece ends where a line ends. Whether each line is a row is not known before the text is
+        read, because a quoted cell may span several lines: a piece with a quote character raises
+        `UnsafePiece`, and the file has to be read as a whole. The names of rows in messages of a
+        piece are counted from the beginning of the piece.
+
+        Args:
+            size: least number of bytes of a piece.
+        """
+        simple = is_utf8(self.dialect.encoding) and len(self.dialect.delimiter.encode()) == 1
+        if not simple or self.dialect.escape or is_packed(self.path):
+            return [self]
+        if self.dialect.quote and self.dialect.quote.encode() in self._head():
+            return [self]
+        cuts = _line_starts(self.path, size)
+        if len(cuts) < 3:
+            return [self]
+        found = []
+        for span in itertools.pairwise(cuts):
+            piece = copy.copy(self)
+            piece._span, piece.notes = span, []
+            if span[0]:
+                piece._encoding_warnings = []
+            found.append(piece)
+        return found
 
     @property
     def _faults(self) -> TextFaults:
@@ -188,7 +227,7 @@ class TextFile:
         """
         self.notes[:] = self._encoding_warnings
         with files.reading(self.path, self.dialect.kind):
-            stream, ragged = self.dialect.open(self.path), RaggedRows()
+            stream, ragged = self.dialect.open(self.path, self._span), RaggedRows()
             rows, reader = 0, None
             try:
                 reader = self._reader(stream, ragged, columns, as_dictionary)
@@ -219,6 +258,7 @@ class TextFile:
         """Return Arrow's csv reader of the rows of the file; None if it has no rows."""
         types = dict.fromkeys(columns, pa.string())
         types |= dict.fromkeys(as_dictionary, dictionaries.TEXT)
+        is_later = self._span is not None and self._span[0] > 0
         try:
             return pa.csv.open_csv(
                 stream,
@@ -226,13 +266,13 @@ class TextFile:
                 pa.csv.ReadOptions(
                     block_size=self.block,
                     use_threads=False,
-                    column_names=None if self.has_header else self.names,
+                    column_names=None if self.has_header and not is_later else self.names,
                 ),
                 pa.csv.ParseOptions(
                     delimiter=self.dialect.parsed_delimiter,
                     quote_char=self.dialect.quote or False,
                     escape_char=self.dialect.escape or False,
-                    newlines_in_values=bool(self.dialect.quote),
+                    newlines_in_values=bool(self.dialect.quote) and not self.is_piece,
                     invalid_row_handler=ragged,
                 ),
                 pa.csv.ConvertOptions(
@@ -257,6 +297,8 @@ class TextFile:
         reader: pyarrow.csv.CSVStreamingReader | None,
     ) -> None:
         """Raise an error if the csv text that was read so far has a fault, such as a NUL byte."""
+        if self.is_piece and stream.quotes and stream.quotes.has_quotes:
+            raise UnsafePiece(f"{self.path} has quotes")
         if stream.nul is not None:
             raise self._faults.nul(stream.nul)
         if stream.quotes and stream.quotes.fault is not None:
@@ -335,3 +377,21 @@ def _with_units(table: pa.Table) -> pa.Table:
         )
         table = table.set_column(at, name, column)
     return table
+
+
+def _line_starts(path: Path, size: int) -> list[int]:
+    """Return places in a file, at least `size` bytes apart, at which lines start; also the ends.
+
+    A file with a very long line, as one without line ends has it, gets no places but its ends.
+    """
+    total = path.stat().st_size
+    found = [0]
+    with files.reading(path, "text"), path.open("rb") as file:
+        while found[-1] + size < total:
+            file.seek(found[-1] + size)
+            head = file.read(_HEAD)
+            at = head.find(b"\n")
+            if at < 0:
+                return [0, total]
+            found.append(found[-1] + size + at + 1)
+    return found if found[-1] == total else [*found, total]

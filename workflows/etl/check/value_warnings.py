@@ -7,7 +7,7 @@ text that looks wrong.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.etl.check import variants
+from workflows.etl.check.column_texts import Columns, ColumnTexts
 from workflows.etl.read.sources import Raw
 from workflows.ground.errors import DataError, quantity
-from workflows.raw import dictionaries, spelling
+from workflows.raw import spelling
 from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -31,25 +32,30 @@ _CROWD, _ABOVE, _USERS = 0.1, 5, 10
 #: this.
 _HEAVY = 100
 
-#: Source → one column of its table.
-Columns = Mapping[str, pa.DictionaryArray]
 #: Source → mask of the column's distinct texts that look wrong.
 Masks = Mapping[str, pa.BooleanArray]
 
 
-def check_texts(recipe: Recipe, raw: Raw) -> None:
+def check_texts(
+    recipe: Recipe,
+    raw: Raw,
+    found: Mapping[str, Columns],
+    empty: Mapping[str, Sequence[str]],
+) -> None:
     """Warn of ids and categories that look wrong, such as 'None' or texts with blanks around them.
 
     Args:
         recipe: recipe that describes the raw columns and the features.
-        raw: the raw tables of all sources of the recipe.
+        raw: the sources of the recipe, which name rows in messages.
+        found: column of codes → source → its texts.
+        empty: source → the columns in which every cell is missing.
 
     Raises:
         DataError: ids are written in scientific notation, or as formulas of a spreadsheet.
     """
     for name, feature in recipe.features.items():
         if feature.meaning.has_codes:
-            columns = dict(_columns(name, raw))
+            columns = found.get(name, {})
             nulls = {source: recipe.sources[source].nulls for source in columns}
             _warn_of_words(name, columns, nulls, is_id=feature.id)
             _check_exponents(name, columns, raw, is_id=feature.id)
@@ -62,17 +68,10 @@ def check_texts(recipe: Recipe, raw: Raw) -> None:
             if feature.id:
                 variants.warn_of_lists(name, columns)
             if feature.separator is not None:
-                lists = {source: raw.tables[source][name] for source in columns}
-                variants.warn_of_parts(name, feature.separator, lists)
+                variants.warn_of_parts(name, feature.separator, columns)
             if feature.id and feature.role == "user" and recipe.interactions in columns:
                 _warn_of_dominant_user(name, columns[recipe.interactions])
-    _warn_of_empty_columns(recipe, raw)
-
-
-def _columns(name: str, raw: Raw) -> Iterator[tuple[str, pa.DictionaryArray]]:
-    for source, table in raw.tables.items():
-        if name in table.column_names and dictionaries.holds_text(table[name].type):
-            yield source, dictionaries.flatten(table[name])
+    _warn_of_empty_columns(recipe, empty)
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,12 @@ class _Found:
             if pc.any(wrong[source]).as_py():
                 texts.append(column.dictionary.filter(wrong[source]))
                 mask = wrong[source].to_numpy(zero_copy_only=False)
-                cells.append(dictionaries.count_texts(column)[:-1][mask])
+                cells.append(column.count()[mask])
         table = pa.table({"text": pa.chunked_array(texts), "cells": np.concatenate(cells)})
         table = table.group_by("text").aggregate([("cells", "sum")])
         table = pa.table({"text": table["text"], "cells": table["cells_sum"]})
         order = [("cells", "descending"), ("text", "ascending")]
-        n_cells = sum(len(column) - column.null_count for column in columns.values())
+        n_cells = sum(column.n_cells for column in columns.values())
         return cls(table.filter(pc.greater(table["cells"], 0)).sort_by(order), n_cells)
 
     def at_least(self, cells: int) -> _Found:
@@ -197,10 +196,10 @@ def _refusal(
 ) -> DataError:
     """Return the error about an id column that names its first cell with a wrong text."""
     source = next(s for s, marks in wrong.items() if pc.any(marks).as_py())
-    cells, n = columns[source].indices, _Found.of(columns, wrong).cells
-    row = pc.index(pc.is_in(cells, value_set=pc.indices_nonzero(wrong[source])), True).as_py()
+    n = _Found.of(columns, wrong).cells
+    row, text = columns[source].first(wrong[source])
     return DataError(
-        f"{raw.place(source, row)}, column {name!r}: {columns[source][row].as_py()!r} is an id "
+        f"{raw.place(source, row)}, column {name!r}: {text!r} is an id "
         f"{written}; {quantity(n, 'cell')} of the column {'has' if n == 1 else 'have'} such ids. "
         f"{why}"
     )
@@ -252,11 +251,10 @@ def _warn_of_blanks(name: str, columns: Columns, raw: Raw) -> None:
             )
 
 
-def _warn_of_empty_columns(recipe: Recipe, raw: Raw) -> None:
+def _warn_of_empty_columns(recipe: Recipe, empty: Mapping[str, Sequence[str]]) -> None:
     """Warn of feature columns in which every cell is missing."""
-    for source, table in raw.tables.items():
-        empty = [c for c in table.column_names if table[c].null_count == len(table) > 0]
-        wrong = [name for name in empty if name in recipe.features and not _is_key(recipe, name)]
+    for source, names in empty.items():
+        wrong = [name for name in names if name in recipe.features and not _is_key(recipe, name)]
         if wrong:
             log.warning(
                 "source %r has no value at all in %s, so nothing can be learnt from it. Correct "
@@ -271,9 +269,9 @@ def _is_key(recipe: Recipe, name: str) -> bool:
     return name in (recipe.user_id, recipe.item_id, recipe.time)
 
 
-def _warn_of_dominant_user(name: str, column: pa.DictionaryArray) -> None:
+def _warn_of_dominant_user(name: str, column: ColumnTexts) -> None:
     """Warn of a user id with so many interactions that it may be that of all anonymous users."""
-    counts = dictionaries.count_texts(column)[:-1]
+    counts = column.count()
     if np.count_nonzero(counts) < _USERS:
         return
     second, most = np.partition(counts, -2)[-2:]
@@ -289,31 +287,41 @@ def _warn_of_dominant_user(name: str, column: pa.DictionaryArray) -> None:
     )
 
 
-def check_weights(recipe: Recipe, train: pa.Table) -> None:
+@dataclass(frozen=True)
+class Weights:
+    """The highest and the median weight of training rows, of those above 0.
+
+    Attributes:
+        rows: number of training rows.
+        highest: highest weight; 0 if all are 0.
+        median: median of the weights above 0.
+    """
+
+    rows: int
+    highest: float
+    median: float
+
+
+def check_weights(recipe: Recipe, weights: Weights) -> None:
     """Refuse training weights that are all 0, and warn if a few interactions have most weight.
 
     Raises:
         DataError: all weights are 0.
     """
-    if recipe.weight is None:
-        return
-    weights = train[recipe.weight].to_numpy()
-    weights = weights[weights > 0]
-    if not len(weights):
+    if not weights.highest:
         raise DataError(
-            f"All {len(train):,} weights of train, column {recipe.weight!r}, are 0, so that "
+            f"All {weights.rows:,} weights of train, column {recipe.weight!r}, are 0, so that "
             f"nothing can be learnt. Correct the column, or remove features.{recipe.weight}."
         )
-    highest, median = float(weights.max()), float(np.median(weights))
-    if highest > _HEAVY * median:
+    if weights.highest > _HEAVY * weights.median:
         log.warning(
             "column %r, the weight of rows: its highest value is %g, and the median of those above "
             "0 is %g, so that a few rows decide what is learnt. Use a milder weight: `derive: "
             "[{kind: log1p, of: %s, to: mild_weight}]` with features.mild_weight in place of "
             "features.%s, a step of kind clip, or no weight.",
             recipe.weight,
-            highest,
-            median,
+            weights.highest,
+            weights.median,
             recipe.weight,
             recipe.weight,
         )

@@ -7,13 +7,14 @@ because they quickly rule out most differences in spelling.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows.etl.check.column_texts import Columns
 from workflows.raw import dictionaries
 
 log = logging.getLogger(__name__)
@@ -77,12 +78,12 @@ CAUSES = (
 )
 
 
-def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
+def warn_of_spellings(name: str, columns: Columns) -> None:
     """Warn of ids or categories that differ only in spelling, such as letter case.
 
     Args:
         name: name of the column.
-        columns: source of the recipe → the raw column in the source's table.
+        columns: source of the recipe → the texts of the column in the source's table.
     """
     parts = [column.dictionary for column in columns.values()]
     texts = parts[0] if len(parts) == 1 else pc.unique(pa.chunked_array(parts))
@@ -123,28 +124,26 @@ def _occurring_twice(texts: pa.Array, some: pa.Array) -> pa.Array:
     return counts.field("values").filter(pc.greater(counts.field("counts"), 1))
 
 
-def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArray]) -> None:
+def warn_of_parts(name: str, separator: str, columns: Columns) -> None:
     """Warn of list cells that the recipe's separator splits in wrong places, or does not split.
 
     Args:
         name: name of the column of lists.
         separator: the separator of the recipe, at which the text of a list is split.
-        columns: source of the recipe → the column of lists in the source's table.
+        columns: source of the recipe → the texts of the column of lists in its table.
     """
     for source, column in columns.items():
-        texts = dictionaries.flatten(column).dictionary
-        _warn_of_halves(name, source, separator, texts)
-        lists = dictionaries.combine(column)
-        if pa.types.is_list(lists.type) and (pc.max(pc.list_value_length(lists)).as_py() or 0) < 2:
-            _warn_of_no_cut(name, source, separator, texts)
+        _warn_of_halves(name, source, separator, column.dictionary)
+        if column.longest is not None and column.longest < 2:
+            _warn_of_no_cut(name, source, separator, column.dictionary)
 
 
-def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
+def warn_of_lists(name: str, columns: Columns) -> None:
     """Warn if most cells of an id column look like lists of several ids.
 
     Args:
         name: name of the column of ids.
-        columns: source of the recipe → the raw column in the source's table.
+        columns: source of the recipe → the texts of the column in the source's table.
     """
     for source, column in columns.items():
         texts = column.dictionary

@@ -20,12 +20,12 @@ from nvtabular.workflow.node import WorkflowNode
 
 from models.core.columns import ITEM_ROW, USER_ROW
 from workflows.etl.encode.ops import CodeTable, Encode, Int32s, IsMissing
+from workflows.etl.shape.column_counts import NumberCounts, TextCounts
 from workflows.etl.threads import map_threads
 from workflows.ground import statistics
 from workflows.ground.stage_content import reading
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary, read_all
-from workflows.raw import dictionaries
 from workflows.recipe import Recipe, VocabularyRule
 from workflows.recipe.kinds.base import Encoded, LookUp, MarkMissing, PassOn, Standardise
 from workflows.stages.etl import EtlFiles
@@ -79,65 +79,36 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
     return Schema(found)
 
 
-def fit(recipe: Recipe, train: pa.Table) -> Fitted:
+def fit(
+    recipe: Recipe, texts: Mapping[str, TextCounts], numbers: Mapping[str, NumberCounts]
+) -> Fitted:
     """Learn the vocabularies of text columns and the statistics of numbers from training rows.
 
-    Texts are counted and numbers are added up in blocks of training rows. NVTabular's own `fit`
-    would first transform a whole partition to infer types that the recipe declares.
+    NVTabular's own `fit` would first transform a whole partition to infer types that the recipe
+    declares.
 
     Args:
         recipe: recipe with the features and their vocabulary rules.
-        train: the raw training interactions.
+        texts: text column → counts of the texts of the training interactions.
+        numbers: number column → sums of the numbers of the training interactions.
     """
-    columns = train.column_names
-    rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].meaning.has_codes}
-    vocabularies = map_threads(rules, lambda c: build_vocabulary(train[c], rules[c]))
-    numbers = map_threads(
-        _standardised(recipe, columns), lambda c: _fit_number(train[c], recipe.features[c].fill)
+    vocabularies = map_threads(
+        texts, lambda c: build_vocabulary(texts[c], recipe.vocabulary_rule(c))
     )
-    return Fitted(vocabularies, numbers)
+    return Fitted(vocabularies, {c: of.fact(recipe.features[c].fill) for c, of in numbers.items()})
 
 
-def build_vocabulary(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabulary:
+def build_vocabulary(counts: TextCounts, rule: VocabularyRule) -> Vocabulary:
     """Return the vocabulary of a text column, or of the values of a column of lists."""
-    counts = dictionaries.count_texts(column)
-    there = counts > 0
-    values = pa.concat_arrays([dictionaries.flatten(column).dictionary, pa.nulls(1, pa.string())])
+    there = counts.counts > 0
+    values = pa.concat_arrays([counts.texts, pa.nulls(1, counts.texts.type)])
     return Vocabulary.build(
         values.filter(pa.array(there)),
-        counts[there],
+        counts.counts[there],
         min_count=rule.min_count,
         max_values=rule.max_values,
         oov_buckets=rule.oov_buckets,
     )
-
-
-def _fit_number(column: pa.ChunkedArray, policy: str | float) -> NumberFact:
-    """Return the mean and standard deviation (float64) of a number column with its gaps filled.
-
-    Args:
-        column: column of float32 numbers, of which some may be missing.
-        policy: what replaces missing numbers: `mean`, `median` or a number; `error` if none is
-            missing.
-    """
-    values = dictionaries.combine(column)
-    known = values.drop_null().to_numpy()
-    if isinstance(policy, float):
-        fill = policy
-    elif policy == "median":
-        fill = float(np.median(known)) if len(known) else 0.0
-    else:  # with policy `error`, only the row of the unknown user has a gap: it gets the mean
-        fill = float(known.mean(dtype=np.float64)) if len(known) else 0.0
-    gaps, n = len(values) - len(known), len(values)
-    if n == 0:
-        return NumberFact(0.0, 0.0, fill)
-    filled = float(np.float32(fill))
-    mean = (known.sum(dtype=np.float64) + gaps * filled) / n
-    squares = gaps * (filled - mean) ** 2
-    for rows in dictionaries.blocks(len(known)):
-        squares += float(np.square(known[rows] - mean, dtype=np.float64).sum())
-    deviation = float(np.sqrt(squares / (n - 1))) if n > 1 else 0.0
-    return NumberFact(float(mean), deviation, fill)
 
 
 def build_workflow(
@@ -211,8 +182,3 @@ def _filled(value: float) -> nvt.ops.FillMissing:
     last digits of its numbers would depend on whether a block has a gap.
     """
     return nvt.ops.FillMissing(fill_val=float(np.float32(value)))
-
-
-def _standardised(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return the number columns that are standardised to mean 0 and standard deviation 1."""
-    return [c for c in columns if recipe.features[c].meaning.has_statistics]

@@ -7,6 +7,7 @@ applied after the last batch of the file's rows.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,23 +41,48 @@ def canonicalize(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
     return table
 
 
+def respell_texts(
+    texts: Sequence[pa.StringArray], *, is_id: bool, where: str
+) -> list[pa.StringArray] | None:
+    """Return the texts of a column of one file in canonical spelling; None if nothing changes.
+
+    Args:
+        texts: arrays that together hold the distinct texts of the column in the file.
+        is_id: whether the column is an id; an id has no fractions.
+        where: name of the file and the column, for messages.
+
+    Raises:
+        DataError: a whole number is written as a float and is too long to be exact.
+    """
+    canonical = spelling.unify(texts, fractions=not is_id)
+    if canonical is None:
+        return None
+    for array in texts:
+        inexact = spelling.find_inexact(array)
+        if inexact is not None:
+            raise DataError(
+                f"{where}: {inexact!r} is a float, and floats are not exact from "
+                f"{spelling.EXACT:,} on, so it may be another id now. Write the column as integers "
+                "or as text."
+            )
+    for old, new in zip(texts, canonical, strict=True):
+        changed = pc.index(pc.not_equal(old, new), True).as_py()
+        if changed >= 0:
+            pair = (of[changed].as_py() for of in (old, new))
+            log.info("%s: %r is read as %r, and the other values likewise", where, *pair)
+            break
+    return canonical
+
+
 def _respell(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
     """Return a column of ids or categories in canonical spelling; None if nothing changes."""
     if not dictionaries.holds_text(column.type):
         return None
     texts = dictionaries.flatten(column).dictionary
-    canonical = spelling.unify(texts, fractions=not is_id)
-    if canonical is None:
+    found = respell_texts([texts], is_id=is_id, where=where)
+    if found is None:
         return None
-    inexact = spelling.find_inexact(texts)
-    if inexact is not None:
-        raise DataError(
-            f"{where}: {inexact!r} is a float, and floats are not exact from {spelling.EXACT:,} "
-            "on, so it may be another id now. Write the column as integers or as text."
-        )
-    changed = pc.index(pc.not_equal(texts, canonical), True).as_py()
-    pair = (of[changed].as_py() for of in (texts, canonical))
-    log.info("%s: %r is read as %r, and the other values likewise", where, *pair)
+    [canonical] = found
     array = dictionaries.combine(column)
     if pa.types.is_list(array.type):
         values = dictionaries.map_dictionary(

@@ -61,6 +61,11 @@ class BatchConverter:
     def _place(self, name: str) -> Place:
         return Place(self._path, name, self._rows)
 
+    @property
+    def time_types(self) -> dict[str, str]:
+        """The type, number or timestamp, of the first time of each time column so far."""
+        return {name: str(times.written) for name, times in self._times.items()}
+
     def finish(self) -> None:
         """Check the times of the whole file after its last batch of rows.
 

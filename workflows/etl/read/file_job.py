@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from workflows.etl.read.explode import ExplodedFile
 from workflows.etl.read.growing_table import GrowingTable
 from workflows.etl.read.partitioned import PartitionedFile
 from workflows.read.opening import DataFile
+from workflows.read.parquet import ParquetFile
+from workflows.read.text import TextFile
 from workflows.recipe import Recipe
 
 RawFile = DataFile | PartitionedFile | ExplodedFile | SkeletonFile
@@ -27,6 +29,10 @@ RawFile = DataFile | PartitionedFile | ExplodedFile | SkeletonFile
 #: A note that messages append to a file's path if row numbers count the rows that `explode:` made
 #: from lists.
 EXPLODED = ", after `explode:`"
+
+
+#: Least number of bytes of a piece of a text file, and of rows of a piece of a parquet file.
+_TEXT, _ROWS = 64 << 20, 1 << 20
 
 
 class Chunk(NamedTuple):
@@ -65,9 +71,35 @@ class FileJob:
     memory: Memory
     nulls: tuple[str, ...] = ()
 
-    def chunks(self) -> Iterator[Chunk]:
+    def pieces(self) -> list[FileJob]:
+        """Return jobs that read consecutive pieces of the file, or this one, if it has no pieces.
+
+        The pieces depend on the file alone.
+        """
+        file = self.file
+        if isinstance(file, TextFile):
+            return [replace(self, file=piece) for piece in file.pieces(_TEXT)]
+        if isinstance(file, ParquetFile):
+            return [replace(self, file=piece) for piece in file.pieces(_ROWS)]
+        return [self]
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether the job reads a piece of a file."""
+        return isinstance(self.file, TextFile | ParquetFile) and self.file.is_piece
+
+    @property
+    def empty(self) -> int:
+        """Number of rows with empty lists, which `explode:` dropped, among the rows read so far."""
+        return self.file.empty if isinstance(self.file, ExplodedFile) else 0
+
+    def converter(self) -> BatchConverter:
+        """Return a converter of the cells of the file to the types of the recipe."""
+        return BatchConverter(self.recipe, self._numbered_path, self.nulls)
+
+    def chunks(self, converter: BatchConverter | None = None) -> Iterator[Chunk]:
         """Read the raw file, and yield its rows, in order, as chunks."""
-        converter = BatchConverter(self.recipe, self._numbered_path, self.nulls)
+        converter = converter or self.converter()
         features = self.recipe.features
         as_dictionary = [
             raw
@@ -100,6 +132,24 @@ class FileJob:
         ]
         return GrowingTable(str(self.file.path), texts)
 
+    def slices(self, converter: BatchConverter, size: int) -> Iterator[Chunk]:
+        """Read the rows of the file, and yield them, in order, as tables of a bounded size.
+
+        Args:
+            converter: converter of the cells, which notes what it finds.
+            size: number of bytes of cells, distinct texts not counted, from which a table ends.
+        """
+        growing, rows, skipped = self.growing(), 0, [np.array([], np.int64)]
+        for chunk in _prefetch(self.chunks(converter)):
+            growing.add(chunk.table)
+            skipped.append(chunk.skipped + rows)
+            rows += chunk.rows
+            if growing.rows * growing.width >= size:
+                yield Chunk(rows, growing.table(), np.concatenate(skipped))
+                growing, rows, skipped = self.growing(), 0, [np.array([], np.int64)]
+        if rows:
+            yield Chunk(rows, growing.table(), np.concatenate(skipped))
+
     def read(self) -> Chunk:
         """Read all rows of the raw file, and return them as one chunk."""
         growing, rows = self.growing(), 0
@@ -109,9 +159,8 @@ class FileJob:
             skipped.append(chunk.skipped + rows)
             rows += chunk.rows
             self.memory.refuse(str(self.file.path), growing.rows, growing.width)
-        empty = self.file.empty if isinstance(self.file, ExplodedFile) else 0
         table = canonical.canonicalize(self.recipe, self.file.path, growing.table())
-        return Chunk(rows, table, np.concatenate(skipped), empty, tuple(self.file.notes))
+        return Chunk(rows, table, np.concatenate(skipped), self.empty, tuple(self.file.notes))
 
 
 def _prefetch(chunks: Iterator[Chunk]) -> Iterator[Chunk]:

@@ -20,6 +20,7 @@ from workflows.ground.errors import DataError
 from workflows.read import files
 from workflows.read.jsonlines import JsonLinesFile
 from workflows.read.opening import open_file
+from workflows.read.streams import is_packed
 from workflows.read.text import TextFile
 from workflows.recipe import Feature, Recipe, Source
 from workflows.recipe.text import nearest_name
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 #: Patterns of dates and numbers: a file's header with such names looks like a row of data.
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{4}.*")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
+#: How many times as many rows a packed text file has as its bytes would have unpacked.
+_UNPACKED = 4
 
 
 class SourceFiles:
@@ -186,21 +189,41 @@ class SourceFiles:
                         "source has. Make their headers alike, or list fewer `files:`."
                     )
 
+    @property
+    def width(self) -> int:
+        """Estimated number of bytes of a row in memory."""
+        return sum(self._cell_bytes(name) for name in self._wanted[0])
+
+    def estimate_rows(self) -> int:
+        """Estimate the number of rows from the beginnings and the sizes of the files alone.
+
+        For packed files, `approximate_rows` is a lower bound, and lists that become rows are not
+        counted from the blocks that are read, because their size is a setting.
+        """
+        rows = 0
+        for file in self.files:
+            if isinstance(file, ExplodedFile):
+                rows += file.path.stat().st_size // max(1, self.width)
+            else:
+                is_text = not file.path.name.endswith("parquet") and is_packed(file.path)
+                rows += file.approximate_rows * (_UNPACKED if is_text else 1)
+        return rows
+
     def jobs(self, memory: Memory) -> list[FileJob]:
-        """Return one job per raw file of the source, which reads the file's wanted columns.
+        """Return one job per raw file of the source, which reads the file's wanted columns."""
+        return [
+            FileJob(self._recipe, file, wanted, memory, self._source.nulls)
+            for file, wanted in zip(self.files, self._wanted, strict=True)
+        ]
+
+    def refuse_more(self, memory: Memory) -> None:
+        """Raise an error if the source as one table does not fit into memory.
 
         Raises:
             DataError: the estimated rows do not fit into memory.
         """
-        jobs = [
-            FileJob(self._recipe, file, wanted, memory, self._source.nulls)
-            for file, wanted in zip(self.files, self._wanted, strict=True)
-        ]
-        width = sum(self._cell_bytes(name) for name in self._wanted[0])
-        memory.refuse(
-            f"source {self._name!r}", sum(file.approximate_rows for file in self.files), width
-        )
-        return jobs
+        rows = sum(file.approximate_rows for file in self.files)
+        memory.refuse(f"source {self._name!r}", rows, self.width)
 
     def _cell_bytes(self, name: str) -> int:
         feature = self._recipe.features.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 from workflows.read import files
 from workflows.read.opening import BLOCK
-from workflows.recipe import Join, Recipe, Source
+from workflows.recipe import GivenFiles, Join, Recipe, Source
 from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class Raw:
         filled: joined source → column → value for ids that the joined table lacks: the join's
             `fill` values, and the values that are derived from these.
         shaped: source → note for messages, if `explode:` or `long:` changed the rows of its files.
+        numbers: source → number, in the source's whole table, of each row of its table here, if
+            these are the rows of one partition.
     """
 
     tables: dict[str, pa.Table]
@@ -63,6 +65,7 @@ class Raw:
     skipped: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     filled: dict[str, dict[str, float | str]] = field(default_factory=dict)
     shaped: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def fill(self, join: Join) -> dict[str, float | str]:
         """Return column → value that interactions get if their id is not in the joined table."""
@@ -104,6 +107,8 @@ class Raw:
             row: number of the row in the source's table, from 0. In the file, rows are counted from
                 1, without the header.
         """
+        if source in self.numbers:
+            row = int(self.numbers[source][row])
         skipped = self.skipped.get(source, np.array([], np.int64))
         # skipped row number i has skipped[i] - i kept rows before it
         row += int(np.searchsorted(skipped - np.arange(len(skipped)), row, side="right"))
@@ -140,16 +145,48 @@ def read(
         DataError: a file or column is missing, a row or cell cannot be parsed, or the rows do not
             fit into memory.
     """
-    raw = Raw({}, {}, {}, {}, folder)
     memory = memory or Memory.of()
-    for name, source in recipe.sources.items():
-        source_files = SourceFiles(recipe, name, folder, block)
+    return read_tables(recipe, open_sources(recipe, folder, block), folder, workers, memory)
+
+
+def open_sources(recipe: Recipe, folder: Path, block: int) -> dict[str, SourceFiles]:
+    """Open the raw files of every source of a recipe: source → its files.
+
+    Raises:
+        DataError: a file or column is missing.
+    """
+    return {name: SourceFiles(recipe, name, folder, block) for name in recipe.sources}
+
+
+def read_tables(
+    recipe: Recipe,
+    opened: Mapping[str, SourceFiles],
+    folder: Path,
+    workers: Workers | None,
+    memory: Memory,
+) -> Raw:
+    """Read opened sources into one table per source.
+
+    Raises:
+        DataError: a row or cell cannot be parsed, or the rows do not fit into memory.
+    """
+    raw = Raw({}, {}, {}, {}, folder)
+    for name, source_files in opened.items():
+        source = recipe.sources[name]
+        source_files.refuse_more(memory)
         _read_source(raw, name, source, source_files, source_files.jobs(memory), workers)
         if source.latest:
             _keep_latest(raw, name, recipe)
         if source.long:
             _widen(raw, name, recipe)
     return raw
+
+
+def interaction_sources(recipe: Recipe) -> list[str]:
+    """Return the sources of the recipe whose rows are interactions, not users or items."""
+    given = recipe.split if isinstance(recipe.split, GivenFiles) else None
+    others = [name for name in (given.valid, given.test) if name] if given else []
+    return list(dict.fromkeys([recipe.interactions, *others]))
 
 
 def _read_source(
@@ -171,9 +208,35 @@ def _read_source(
         empty += found.empty
         for note in found.notes:
             log.warning("%s", note)
-    if not sum(rows):
-        raise files.no_rows_error(jobs[0].file.path, is_empty=False)
+    add_facts(raw, name, source, source_files, rows, skipped, empty)
     raw.tables[name] = growing.table()
+
+
+def add_facts(
+    raw: Raw,
+    name: str,
+    source: Source,
+    source_files: SourceFiles,
+    rows: Sequence[int],
+    skipped: Sequence[npt.NDArray[np.int64]],
+    empty: int,
+) -> None:
+    """Add to `raw` what is known of the files of a source after they were read.
+
+    Args:
+        raw: the object to complete.
+        name: name of the source.
+        source: the source in the recipe.
+        source_files: the raw files of the source.
+        rows: number of rows of each file.
+        skipped: row numbers, over all files, of the rows that are left out.
+        empty: number of rows with empty lists, which `explode:` dropped.
+
+    Raises:
+        DataError: no file has rows.
+    """
+    if not sum(rows):
+        raise files.no_rows_error(source_files.files[0].path, is_empty=False)
     raw.files[name] = [*(file.path for file in source_files.files), *source_files.shared]
     raw.rows[name] = [*rows, *(0 for _ in source_files.shared)]
     raw.columns[name] = source_files.columns

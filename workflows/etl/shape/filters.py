@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.etl.counts import DropCounts
+from workflows.etl.read.slices import ROW
 from workflows.etl.shape.split import Part
 from workflows.raw import dictionaries, spelling
 from workflows.recipe import Condition, Keep, PerDay, Recipe, SampleUsers, TopUsers, UsersWith
-from workflows.recipe.filters import OF_ONE_ROW, Stage
+from workflows.recipe.filters import OF_ONE_ROW, Filter, Stage
 
 _DAY = 86_400
 _COMPARE = {
@@ -86,30 +87,44 @@ def filter_rows(
 
 
 def filter_parts(
-    recipe: Recipe, tables: dict[Part, pa.Table], counts: DropCounts, *, stage: Stage
+    recipe: Recipe,
+    rule: Filter,
+    tables: dict[Part, pa.Table],
+    counts: DropCounts,
+    top: pa.StringArray | None = None,
 ) -> dict[Part, pa.Table]:
-    """Apply the remaining filter rules of a stage, such as a least number of rows per user.
+    """Apply a filter rule to interactions that are split, such as a least number of rows per user.
 
     Interactions of valid and test have no influence on which interactions of train are kept.
 
     Args:
         recipe: recipe with the filter rules.
+        rule: the rule to apply.
         tables: train, valid, test → its interactions.
         counts: the counter to which dropped interactions are added.
-        stage: `before` or `after` the split: the stage of the rules to apply.
+        top: ids of the users that a rule of kind `top_users` keeps.
     """
-    for rule in recipe.filter:
-        if rule.stage != stage:
-            continue
-        if isinstance(rule, UsersWith):
-            tables = _users_with(recipe, rule, tables, counts)
-        elif isinstance(rule, TopUsers):
-            tables = _top_users(recipe, rule, tables, counts)
-        elif isinstance(rule, PerDay):
-            tables = {p: _per_day(recipe, rule, t, counts) for p, t in tables.items()}
-        elif stage == "after":
-            tables = {p: _apply_row_rule(recipe, rule, t, counts) for p, t in tables.items()}
-    return tables
+    if isinstance(rule, UsersWith):
+        return _users_with(recipe, rule, tables, counts)
+    if isinstance(rule, TopUsers):
+        assert top is not None
+        cause = f"not of the {rule.n} users with most rows of train"
+        return {
+            part: counts.keep(table, _are_among(table[recipe.user_id], top), cause)
+            for part, table in tables.items()
+        }
+    if isinstance(rule, PerDay):
+        return {p: _per_day(recipe, rule, t, counts) for p, t in tables.items()}
+    return {p: _apply_row_rule(recipe, rule, t, counts) for p, t in tables.items()}
+
+
+def rules_of_parts(recipe: Recipe, stage: Stage) -> list[Filter]:
+    """Return the filter rules of a stage that are applied to interactions that are split."""
+    return [
+        rule
+        for rule in recipe.filter
+        if rule.stage == stage and (stage == "after" or not isinstance(rule, OF_ONE_ROW))
+    ]
 
 
 def _apply_row_rule(
@@ -145,17 +160,6 @@ def _users_with(
     return kept
 
 
-def _top_users(
-    recipe: Recipe, rule: TopUsers, tables: dict[Part, pa.Table], counts: DropCounts
-) -> dict[Part, pa.Table]:
-    chosen = most_frequent(tables["train"][recipe.user_id], rule.n)
-    cause = f"not of the {rule.n} users with most rows of train"
-    return {
-        part: counts.keep(table, _are_among(table[recipe.user_id], chosen), cause)
-        for part, table in tables.items()
-    }
-
-
 def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: DropCounts) -> pa.Table:
     assert recipe.time is not None
     keep = choose_per_day(
@@ -164,12 +168,16 @@ def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: DropCounts) 
     return counts.keep(table, pa.array(keep), f"beyond {rule.n} of a user and day")
 
 
-def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
-    """Return the n most frequent values of a column; ties are broken by value."""
+def count_values(values: pa.ChunkedArray) -> pa.Table:
+    """Return the distinct values of a column of text, and the number `n` of cells of each."""
     array = dictionaries.combine(values)
     table = pa.table({"value": array.dictionary, "n": dictionaries.count_texts(array)[:-1]})
-    table = table.filter(pc.greater(table["n"], 0))
-    table = table.sort_by([("n", "descending"), ("value", "ascending")])
+    return table.filter(pc.greater(table["n"], 0))
+
+
+def first_values(counts: pa.Table, n: int) -> pa.StringArray:
+    """Return the n most frequent values of a table of counts; ties are broken by value."""
+    table = counts.sort_by([("n", "descending"), ("value", "ascending")])
     return table["value"].slice(0, n).combine_chunks()
 
 
@@ -219,7 +227,7 @@ def shuffle_order(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64
     order = np.argsort(keys, kind="stable")
     same = keys[order[1:]] == keys[order[:-1]]
     tied = order[np.append(same, False) | np.insert(same, 0, False)] if len(order) else order
-    others = [f.name for f in table.schema if not pa.types.is_list(f.type)]
+    others = [f.name for f in table.schema if f.name != ROW and not pa.types.is_list(f.type)]
     few = table.select(others).take(pa.array(tied))
     more = [_hashes({name: few[name]}, 0) for name in others]
     order[np.isin(order, tied)] = tied[np.lexsort((*more, keys[tied]))]

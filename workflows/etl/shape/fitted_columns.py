@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -9,19 +13,60 @@ import pyarrow as pa
 from models.core.retriever import Floats
 from workflows.derive.cells import narrow
 from workflows.derive.fitted import Centres, Frequent, State, States, middles
-from workflows.etl.shape.filters import most_frequent
+from workflows.etl.shape.filters import count_values, first_values
 from workflows.recipe import PriceCluster, Recipe, TopValues
 
 #: Largest number of rounds of Lloyd's algorithm.
 _ROUNDS = 300
 
 
-def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
-    """Fit the recipe's derive steps that learn from data (clusters, frequent values) on train.
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of a training column of one partition, or a sample of them.
+
+    Attributes:
+        total: number of training rows with a number.
+        sample: the numbers, or a random sample of them in random order, float64 [n].
+    """
+
+    total: int
+    sample: Floats
+
+
+#: What a step learns from in one partition: numbers, or texts with their counts.
+Facts = Any
+
+
+def look(recipe: Recipe, train: pa.Table, *, partition: int | None) -> dict[str, Facts]:
+    """Return derived column → what its step learns from in the training rows of one partition.
 
     Args:
         recipe: recipe with the derive steps.
         train: training rows with the columns that the steps read, in any order.
+        partition: number of the partition; None if it has all rows, which are not sampled.
+    """
+    found: dict[str, Facts] = {}
+    for step in recipe.derive:
+        if isinstance(step, PriceCluster | TopValues):
+            column = narrow(recipe, step, train[step.of])
+            if isinstance(step, TopValues):
+                found[step.to] = count_values(column)
+                continue
+            values = column.drop_null().cast(pa.float64()).to_numpy()
+            sample = values
+            if partition is not None:
+                rng = np.random.default_rng([step.seed, partition])
+                sample = rng.permutation(np.sort(values))[: step.sample]
+            found[step.to] = Numbers(len(values), sample)
+    return found
+
+
+def fit(recipe: Recipe, facts: Sequence[Mapping[str, Facts]], *, older: States) -> States:
+    """Fit the recipe's derive steps that learn from data (clusters, frequent values) on train.
+
+    Args:
+        recipe: recipe with the derive steps.
+        facts: what `look` found in each partition.
         older: fitted states of an earlier run, which are kept unchanged.
 
     Returns:
@@ -30,18 +75,27 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
     states: States = {}
     for step in recipe.derive:
         if isinstance(step, PriceCluster | TopValues):
-            column = narrow(recipe, step, train[step.of])
-            states[step.to] = older.get(step.to) or _fit_step(column, step)
+            found = [of[step.to] for of in facts]
+            states[step.to] = older.get(step.to) or _fit_step(found, step)
     return states
 
 
-def _fit_step(column: pa.ChunkedArray, step: PriceCluster | TopValues) -> State:
+def _fit_step(facts: Sequence[Facts], step: PriceCluster | TopValues) -> State:
     if isinstance(step, TopValues):
-        return Frequent(most_frequent(column, step.n).to_pylist(), step.other)
-    values = np.sort(column.drop_null().cast(pa.float64()).to_numpy())
+        counts = pa.concat_tables(facts)
+        if len(facts) > 1:
+            counts = counts.group_by("value").aggregate([("n", "sum")])
+            counts = pa.table({"value": counts["value"], "n": counts["n_sum"]})
+        return Frequent(first_values(counts, step.n).to_pylist(), step.other)
     rng = np.random.default_rng(step.seed)
-    if len(values) > step.sample:
-        values = rng.choice(values, step.sample, replace=False)
+    samples = [of for of in facts if isinstance(of, Numbers)]
+    total = sum(of.total for of in samples)
+    if len(samples) > 1 and total > step.sample:  # each partition gives its share
+        values = np.concatenate([of.sample[: step.sample * of.total // total] for of in samples])
+    else:
+        values = np.sort(np.concatenate([of.sample for of in samples]))
+        if total > step.sample:
+            values = rng.choice(values, step.sample, replace=False)
     return Centres(k_means(values, step.k, rng).tolist(), step.digits)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +16,14 @@ import pyarrow.compute as pc
 from workflows.derive.cells import cast_to_feature, derive_column
 from workflows.derive.fitted import States
 from workflows.etl.check import repeats, time_warnings
+from workflows.etl.check.repeats import Repeats
+from workflows.etl.check.time_warnings import CheckedTimes
 from workflows.etl.counts import DropCounts
-from workflows.etl.read.sources import Raw
-from workflows.etl.shape import filters, fitted_columns, gaps, joins, pivot, split
-from workflows.etl.shape.seen import Seen
+from workflows.etl.read.sources import Raw, interaction_sources
+from workflows.etl.shape import filters, gaps, joins, pivot, split
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
-from workflows.recipe import Derive, GivenFiles, Keep, Recipe
+from workflows.recipe import Derive, GivenFiles, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +54,6 @@ def pivot_events(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
             columns={**raw.columns, source: merged.column_names},
         )
     return raw
-
-
-def interaction_sources(recipe: Recipe) -> list[str]:
-    """Return the sources of the recipe whose rows are interactions, not users or items."""
-    given = recipe.split if isinstance(recipe.split, GivenFiles) else None
-    others = [name for name in (given.valid, given.test) if name] if given else []
-    return list(dict.fromkeys([recipe.interactions, *others]))
 
 
 def _refuse_lost(recipe: Recipe, raw: Raw, source: str) -> None:
@@ -104,6 +100,18 @@ def add_derived(recipe: Recipe, raw: Raw) -> Raw:
             for name in owners:
                 raw = _with_column(recipe, raw, name, step, {})
     return _derive_fills(recipe, raw)
+
+
+def derive_interactions(recipe: Recipe, raw: Raw) -> Raw:
+    """Add the derived columns to the interactions of a partition; other tables have them already.
+
+    `add_derived` has checked the steps before.
+    """
+    for step in recipe.derive:
+        for name in interaction_sources(recipe):
+            if step.of in raw.tables[name].column_names and not step.fitted:
+                raw = _with_column(recipe, raw, name, step, {})
+    return raw
 
 
 def add_fitted(recipe: Recipe, raw: Raw, states: States) -> Raw:
@@ -153,71 +161,119 @@ def _with_column(recipe: Recipe, raw: Raw, source: str, step: Derive, states: St
     )
 
 
-def fit_columns(
-    recipe: Recipe, parts: dict[split.Part, pa.Table], older: States
-) -> tuple[States, dict[split.Part, pa.Table]]:
-    """Fit derive steps on train, and add the derived columns to train, valid and test."""
-    states = fitted_columns.fit(recipe, parts["train"], older=older)
+def add_fitted_to_rows(recipe: Recipe, table: pa.Table, states: States) -> pa.Table:
+    """Add the derived columns whose states were fitted on train to a table of interactions."""
     for step in recipe.derive:
         if step.fitted:
-            for part, table in parts.items():
-                column = derive_column(recipe, step, table[step.of], states=states)
-                parts = {**parts, part: table.append_column(step.to, column)}
-    return states, parts
+            column = derive_column(recipe, step, table[step.of], states=states)
+            table = table.append_column(step.to, column)
+    return table
 
 
-def split_rows(
-    recipe: Recipe, raw: Raw, counts: DropCounts
-) -> tuple[dict[split.Part, pa.Table], Seen | None]:
-    """Join side tables to the interactions, filter and sort them, and split them.
+@dataclass(frozen=True)
+class LogFacts:
+    """What is checked in the interactions of a source, over all partitions together.
+
+    Attributes:
+        rows: number of interactions that are left.
+        negative: number of negative weights, and the least weight.
+        times: the times that are checked.
+        repeats: how many interactions repeat earlier ones.
+    """
+
+    rows: int
+    negative: tuple[int, float]
+    times: CheckedTimes
+    repeats: Repeats
+
+
+def join_and_filter(
+    recipe: Recipe, raw: Raw, counts: DropCounts, seen: dict[split.Part, list[pa.Table]]
+) -> tuple[dict[split.Part, pa.Table], dict[str, LogFacts]]:
+    """Join side tables to the interactions of each source, filter and sort them.
+
+    Args:
+        recipe: recipe with the joins and the filter rules.
+        raw: the tables of all sources, or of one partition.
+        counts: the counter to which dropped interactions are added.
+        seen: the lists to which dropped interactions are appended if their items still count as
+            seen by the user.
 
     Returns:
-        For train, valid and test, the interactions with all columns; and the dropped interactions
-        whose items still count as seen by the user, if a filter rule says so.
+        The part of each source of interactions → its interactions, with all columns; if one source
+        holds all parts, they are under `train`. And source → facts of its interactions.
     """
-    seen: dict[split.Part, list[pa.Table]] = {part: [] for part in split.PARTS}
-    parts = _parts(recipe, raw, counts, seen)
-    keeps_seen = any(isinstance(rule, Keep) and rule.still_seen for rule in recipe.filter)
-    return parts, Seen.of(recipe, seen, parts) if keeps_seen else None
-
-
-def _parts(
-    recipe: Recipe, raw: Raw, counts: DropCounts, seen: dict[split.Part, list[pa.Table]]
-) -> dict[split.Part, pa.Table]:
     given = recipe.split if isinstance(recipe.split, GivenFiles) else None
+    names: dict[split.Part, str | None] = {"train": recipe.interactions}
     if given:
-        names: dict[split.Part, str | None] = {
-            "train": recipe.interactions,
-            "valid": given.valid,
-            "test": given.test,
-        }
-        found = {
-            p: _join_and_filter(recipe, raw, s, counts, seen[p]) for p, s in names.items() if s
-        }
-        split.refuse_empty(
-            {part: len(table) for part, table in found.items()}, counts.describe_drops()
+        names |= {"valid": given.valid, "test": given.test}
+    found, facts = {}, {}
+    for part, source in names.items():
+        if source:
+            found[part], facts[source] = _join_and_filter(recipe, raw, source, counts, seen[part])
+    return found, facts
+
+
+def check_facts(recipe: Recipe, source: str, facts: Sequence[LogFacts]) -> None:
+    """Refuse negative weights, and warn of times and repeated interactions that look wrong.
+
+    Args:
+        recipe: recipe that names the columns.
+        source: name of the source of the interactions.
+        facts: the facts of each partition.
+
+    Raises:
+        DataError: a weight is negative, or times would decide where a split by time cuts.
+    """
+    n = sum(of.negative[0] for of in facts)
+    if n:
+        least = min(of.negative[1] for of in facts)
+        raise DataError(
+            f"{n} interactions have a negative weight, the least {least}, in "
+            f"{recipe.weight!r}. The weight of a row in the loss must be 0 or more. "
+            "Correct the column, or leave such rows out with `filter:`."
         )
-        return {part: found.get(part, found["train"].slice(0, 0)) for part in split.PARTS}
-    table = _join_and_filter(recipe, raw, recipe.interactions, counts, seen["train"])
-    if len(table) == 0:
-        split.refuse_empty({"train": 0}, counts.describe_drops())
-    labels = _labels(recipe, table, counts.describe_drops())
+    time_warnings.check_times(recipe, source, CheckedTimes.merge([of.times for of in facts]))
+    repeats.warn_of_repeats(recipe, source, [of.repeats for of in facts])
+
+
+def cut_into_parts(table: pa.Table, labels: split.Labels) -> dict[split.Part, pa.Table]:
+    """Return train, valid, test → its interactions."""
     return {
         part: table.filter(pa.array(labels == number)) for number, part in enumerate(split.PARTS)
     }
 
 
-def _labels(recipe: Recipe, table: pa.Table, dropped: str) -> split.Labels:
-    """Return for each interaction whether it belongs to train, valid or test."""
-    users = table[recipe.user_id]
-    if recipe.time:
-        times = table[recipe.time].to_numpy()
-        return split.assign(recipe.split, users=_number_ids(users), times=times, dropped=dropped)
-    order = filters.shuffle_order(table, recipe.user_id, recipe.item_id)
-    labels = np.empty(len(table), np.int8)
-    numbers = _number_ids(users.take(pa.array(order)))
-    labels[order] = split.assign(recipe.split, users=numbers, times=None, dropped=dropped)
-    return labels
+@dataclass(frozen=True)
+class SplitOrder:
+    """The interactions in the order in which a split looks at them.
+
+    Attributes:
+        users: index of each interaction's user, numbered by first appearance, int32 [n].
+        times: time of each interaction in seconds, int64 [n], rising; None if the data has no time.
+        order: number of the row of each interaction, int64 [n]; None for the order of the rows.
+    """
+
+    users: npt.NDArray[np.int32]
+    times: npt.NDArray[np.int64] | None
+    order: npt.NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, table: pa.Table) -> SplitOrder:
+        """Return interactions in order of time, or without times in an order by a hash."""
+        users = table[recipe.user_id]
+        if recipe.time:
+            return cls(_number_ids(users), table[recipe.time].to_numpy(), None)
+        order = filters.shuffle_order(table, recipe.user_id, recipe.item_id)
+        return cls(_number_ids(users.take(pa.array(order))), None, order)
+
+    def by_row(self, labels: split.Labels) -> split.Labels:
+        """Return the labels of the interactions in the order of the rows."""
+        if self.order is None:
+            return labels
+        found = np.empty_like(labels)
+        found[self.order] = labels
+        return found
 
 
 def _number_ids(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
@@ -228,7 +284,7 @@ def _number_ids(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
 
 def _join_and_filter(
     recipe: Recipe, raw: Raw, source: str, counts: DropCounts, seen: list[pa.Table]
-) -> pa.Table:
+) -> tuple[pa.Table, LogFacts]:
     """Join side tables to a source's interactions, filter them and sort them by time.
 
     Dropped interactions whose items still count as seen by the user are appended to `seen`.
@@ -244,10 +300,13 @@ def _join_and_filter(
         if column not in fitted:
             raw.require(source, column, *(j.table for j in recipe.join))
     table = filters.filter_rows(recipe, table, counts, seen)
-    _refuse_negative(recipe, table)
-    time_warnings.check_times(recipe, source, table)
-    repeats.warn_of_repeats(recipe, source, table)
-    return _sort_by_time(table, recipe.time) if recipe.time else table
+    facts = LogFacts(
+        len(table),
+        _negative_weights(recipe, table),
+        CheckedTimes.of(recipe, table, by_day=bool(raw.numbers)),
+        Repeats.of(recipe, table),
+    )
+    return _sort_by_time(table, recipe.time) if recipe.time else table, facts
 
 
 def _sort_by_time(table: pa.Table, time: str) -> pa.Table:
@@ -259,14 +318,9 @@ def _sort_by_time(table: pa.Table, time: str) -> pa.Table:
     return pa.table({name: dictionaries.take(table[name], order) for name in table.column_names})
 
 
-def _refuse_negative(recipe: Recipe, table: pa.Table) -> None:
-    if recipe.weight is None:
-        return
-    least = pc.min(table[recipe.weight]).as_py()
-    if least is not None and least < 0:
-        count = pc.sum(pc.less(table[recipe.weight], 0)).as_py()
-        raise DataError(
-            f"{count} interactions have a negative weight, the least {least}, in "
-            f"{recipe.weight!r}. The weight of a row in the loss must be 0 or more. "
-            "Correct the column, or leave such rows out with `filter:`."
-        )
+def _negative_weights(recipe: Recipe, table: pa.Table) -> tuple[int, float]:
+    """Return the number of negative weights, and the least weight."""
+    least = pc.min(table[recipe.weight]).as_py() if recipe.weight is not None else None
+    if least is None or least >= 0:
+        return 0, 0.0
+    return pc.sum(pc.less(table[recipe.weight], 0)).as_py(), least

@@ -35,7 +35,8 @@ def join_columns(
             role does not decide between them.
     """
     side = tables.side_table(raw, join)
-    _refuse_unmatched(recipe, raw, source, table, join)
+    if not raw.numbers:
+        check_ids(recipe, raw, source, join, dictionaries.distinct_texts(table[join.key]))
     found = tables.find_rows(table[join.key], side[join.key])
     unmatched = counts.unmatched.get(join.table, 0) + found.null_count
     counts.unmatched[join.table] = unmatched
@@ -44,7 +45,6 @@ def join_columns(
         found = found.drop_null()
     others = [n for j in recipe.join if j is not join for n in raw.tables[j.table].column_names]
     fill = raw.fill(join)
-    _warn_of_namesakes(recipe, raw, source, join)
     for column in join.fill:
         raw.require(join.table, column)
     for column in side.column_names:
@@ -57,6 +57,23 @@ def join_columns(
         values = tables.take_or_fill(side[column], found, fill, column)
         table = table.append_column(column, pa.chunked_array([values]))
     return table
+
+
+def check_ids(recipe: Recipe, raw: Raw, source: str, join: Join, ids: pa.StringArray) -> None:
+    """Check the ids and the columns of a join, for all partitions of the interactions together.
+
+    Args:
+        recipe: recipe that describes the raw columns and the features.
+        raw: the raw tables of all sources of the recipe.
+        source: name of the source of the interactions.
+        join: the table to join, and the id to join it by.
+        ids: the distinct ids of the interactions.
+
+    Raises:
+        DataError: no id is found.
+    """
+    _refuse_unmatched(recipe, raw, source, ids, join)
+    _warn_of_namesakes(recipe, raw, source, join)
 
 
 def _warn_of_namesakes(recipe: Recipe, raw: Raw, source: str, join: Join) -> None:
@@ -83,13 +100,11 @@ def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> No
         )
 
 
-def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join) -> None:
+def _refuse_unmatched(
+    recipe: Recipe, raw: Raw, source: str, ids: pa.StringArray, join: Join
+) -> None:
     """Raise an error if a join finds none of the log's ids, and warn if it finds few."""
-    ids, others = (
-        dictionaries.distinct_texts(table[join.key]),
-        dictionaries.decode(raw.tables[join.table][join.key]),
-    )
-    found = matches.match(ids, others)
+    found = matches.match(ids, dictionaries.decode(raw.tables[join.table][join.key]))
     if not found.is_poor:
         return
     sentences = found.sentences(join.key, raw.where(source), raw.where(join.table))

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from models.core.column_names import ITEM_ROW, USER_ROW
 from models.core.retriever import Ints
 from workflows.etl.shape import split
 from workflows.raw import dictionaries
 from workflows.recipe import GlobalTime, LeaveLast, Recipe
-from workflows.stages.etl import PART, EtlFiles
+from workflows.stages.etl import PART
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -46,6 +44,7 @@ class Seen:
         recipe: Recipe,
         dropped: Mapping[split.Part, Sequence[pa.Table]],
         parts: Mapping[split.Part, pa.Table],
+        cuts: tuple[int | None, int | None],
     ) -> Seen:
         """Collect the user-item pairs of the interactions that the filter rules dropped.
 
@@ -54,6 +53,7 @@ class Seen:
             dropped: train, valid, test → interactions dropped from the file of this part; if one
                 file holds all parts, all dropped interactions are under `train`.
             parts: train, valid, test → interactions that were kept.
+            cuts: times at which valid and test begin, for a split by time; None for no rows.
         """
         tables = [(part, table) for part, some in dropped.items() for table in some]
         named = (recipe.user_id, recipe.item_id)
@@ -61,33 +61,27 @@ class Seen:
             pa.chunked_array([dictionaries.stack(*(table[name] for _, table in tables))])
             for name in named
         )
-        known = [_known_from(recipe, table, parts, of=part) for part, table in tables]
+        known = [_known_from(recipe, table, parts, cuts, of=part) for part, table in tables]
         return cls(users, items, np.concatenate(known))
 
-    def write(
-        self,
-        users: pa.StringArray,
-        unknown_users: pa.StringArray,
-        items: pa.StringArray,
-        folder: Path,
-    ) -> None:
-        """Write each user-item pair once, with the earliest split (train, valid, test) that has it.
+    def rows(
+        self, users: pa.StringArray, user_rows: Ints, items: pa.StringArray, item_rows: Ints
+    ) -> pa.Table:
+        """Return each user-item pair once, with the earliest split that has it.
 
         Args:
-            users, items: ids of the user table and of the item table; pairs with other ids are left
-                out.
-            unknown_users: ids of valid and test users that the user table lacks; they get the row
-                numbers -1, -2, …
-            folder: folder of the etl stage.
+            users: distinct ids of users; pairs with other ids are left out.
+            user_rows: row of each of these users in the user table, or -1, -2, … for a user of
+                valid or test that the table lacks.
+            items: distinct ids of items; pairs with other ids are left out.
+            item_rows: row of each of these items in the item table.
         """
-        known = pa.concat_arrays([users, unknown_users])
-        user_rows, item_rows = _places(self.users, known), _places(self.items, items)
-        here = (user_rows < len(known)) & (item_rows < len(items))
-        user_rows = np.where(user_rows < len(users), user_rows, len(users) - 1 - user_rows)
+        users_at, items_at = _places(self.users, users), _places(self.items, items)
+        here = (users_at < len(users)) & (items_at < len(items))
         table = pa.table(
             {
-                USER_ROW: user_rows[here].astype(np.int32),
-                ITEM_ROW: item_rows[here].astype(np.int32),
+                USER_ROW: user_rows[users_at[here]].astype(np.int32),
+                ITEM_ROW: item_rows[items_at[here]].astype(np.int32),
                 PART: self.parts[here].astype(np.int8),
             }
         )
@@ -95,12 +89,16 @@ class Seen:
         table = table.rename_columns(
             [name.removesuffix("_min") for name in table.column_names]
         ).select([USER_ROW, ITEM_ROW, PART])
-        keys = [(USER_ROW, "ascending"), (ITEM_ROW, "ascending")]
-        pq.write_table(table.sort_by(keys), EtlFiles(folder).seen)
+        return table.sort_by([(USER_ROW, "ascending"), (ITEM_ROW, "ascending")])
 
 
 def _known_from(
-    recipe: Recipe, seen: pa.Table, parts: Mapping[split.Part, pa.Table], *, of: split.Part
+    recipe: Recipe,
+    seen: pa.Table,
+    parts: Mapping[split.Part, pa.Table],
+    cuts: tuple[int | None, int | None],
+    *,
+    of: split.Part,
 ) -> Ints:
     """Return the split of each dropped interaction, as an index into `split.PARTS`, int64 [n].
 
@@ -114,13 +112,12 @@ def _known_from(
         return found
     assert recipe.time is not None
     times = seen[recipe.time].to_numpy()
-    for part in split.PARTS[1:]:
-        held = parts[part]
+    for part, cut in zip(split.PARTS[1:], cuts, strict=True):
         if isinstance(recipe.split, LeaveLast):
-            ids, first = _first_of_each(recipe, held)
+            ids, first = _first_of_each(recipe, parts[part])
             found += times >= first[_places(seen[recipe.user_id], ids)]
-        elif len(held):
-            found += times >= held[recipe.time].to_numpy().min()
+        elif cut is not None:
+            found += times >= cut
     return found
 
 

@@ -1,0 +1,1 @@
+"""The steps from raw interactions to encoded parts, each of them partition by partition."""
