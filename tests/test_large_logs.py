@@ -37,6 +37,7 @@ MERGED = ("vocabulary", "users/raw.parquet", "items/raw.parquet", "derived.json"
 
 @pytest.fixture
 def small_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "WHOLE", SMALL)
     monkeypatch.setattr(memory, "PARTITION", SMALL)
     monkeypatch.setattr(slices, "SLICE", 500)
 
@@ -101,6 +102,7 @@ def test_rows_tables_and_counts_are_those_of_one_partition(
     write(world, name)
     whole = run(world, name="whole")
     assert names(whole) == ["part-0.parquet"]
+    monkeypatch.setattr(memory, "WHOLE", SMALL)
     monkeypatch.setattr(memory, "PARTITION", SMALL)
     monkeypatch.setattr(slices, "SLICE", 500)
     cut = run(world, name="cut")
@@ -285,6 +287,12 @@ def test_a_partition_that_does_not_fit_is_refused(world: World, small_partitions
     recipe = world.write().recipe()
     with pytest.raises(DataError, match="the largest partition of source 'log' needs about"):
         etl(recipe, store, DEVICE, data=world.folder, engine=engine)
+
+
+def test_a_log_is_cut_by_its_size_alone() -> None:
+    assert memory.count_partitions(1 << 30) == 1
+    assert memory.count_partitions((1 << 30) + 1) == 8
+    assert memory.count_partitions(100 * memory.PARTITION) == 100
 
 
 # ── the hash ─────────────────────────────────────────────────────────────────────────────

@@ -91,6 +91,7 @@ CONTENTS: tuple[type, ...] = (
 _EXAMPLES: dict[str, tuple[object, ...]] = {
     "side": ("user", "item"),
     "name": ("<table>",),
+    "partition": (0,),
     "number": (0,),
 }
 

@@ -4,9 +4,9 @@ The package etl.read reads the raw files, etl.shape joins, filters and splits th
 etl.check warns of odd values, etl.encode turns values into vocabulary codes and writes the etl
 stage, and etl.steps runs these for one partition of the interactions after the other.
 
-A small log is one partition, in memory. A large log is cut into partitions by a hash of the user
-id, on disk. Their number follows from the sizes of the raw files alone, so that no byte of the
-stage depends on the workers or on the memory limit:
+A log whose cells take up to 1 GiB is one partition, in memory. A larger log is cut into partitions
+by a hash of the user id, on disk. Their number follows from the sizes of the raw files alone, so
+that no byte of the stage depends on the workers or on the memory limit:
 
 1. Spill: jobs read raw files, or pieces of one file, and write slices of rows, each ordered by
    partition. Then each text column but the user id is numbered for all slices at once.
@@ -264,7 +264,7 @@ class _Job:
             _count_skipped(recipe, spilled.facts, known)
             partitions = open_partitions(recipe, spilled, self.memory)
             known.raw = partitions.whole_tables()
-            at_once = self.memory.jobs(self.workers.number, PARTITION)
+            at_once = self.memory.jobs(self.workers.number, 2 * PARTITION)  # with code and texts
             run = DiskRun(partitions, n, known, self.workers.limited(at_once))
             first, *others = _row_steps(recipe)
             steps = [first, CheckLog(partitions), *others, *_learn_steps(recipe)]

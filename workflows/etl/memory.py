@@ -15,18 +15,21 @@ from workflows.ground.errors import DataError, RecipeError
 _COPIES = 3
 #: Share of the limit that a block of rows with its results may take.
 _SHARE = 1 / 16
-#: Number of bytes of cells of a partition. It is fixed, so that the number of partitions, and with
-#: it the bytes that etl writes, depend on the raw files alone.
-PARTITION = 64 << 20
+#: Number of bytes of cells up to which a log is one partition, in memory: partitions on disk take
+#: nearly twice the processor time where rows have many columns.
+WHOLE = 1 << 30
+#: Number of bytes of cells of a partition of a larger log. Both are fixed, so that the number of
+#: partitions, and with it the bytes that etl writes, depend on the raw files alone.
+PARTITION = 128 << 20
+#: Largest number of partitions; their numbers are uint16.
+_MOST = 1 << 15
 
 
 def count_partitions(cells: float) -> int:
     """Return the number of partitions of a log whose cells take about that many bytes."""
+    if cells <= WHOLE:
+        return 1
     return min(_MOST, max(1, round(cells / PARTITION)))
-
-
-#: Largest number of partitions; their numbers are uint16.
-_MOST = 1 << 15
 
 
 @dataclass(frozen=True)

@@ -89,17 +89,16 @@ class EtlFiles:
         paths = self.table(name).glob("part-*.parquet")
         return sorted(paths, key=lambda path: [int(n) for n in path.stem.split("-")[1:]])
 
-    def part(self, name: str, number: int, partition: int | None = None) -> Path:
-        """The path of one of the numbered Parquet files with the encoded columns of a table.
+    def part(self, name: str, number: int) -> Path:
+        """The path of one of the numbered Parquet files with the encoded columns of a table."""
+        return self.table(name) / f"part-{number}.parquet"
 
-        Args:
-            name: name of the table.
-            number: number of the file, among those of its partition.
-            partition: number of the partition, which has all rows of some users; None if the
-                interactions were not cut into partitions.
+    def partition_part(self, name: str, partition: int, number: int) -> Path:
+        """The path of a numbered Parquet file with the encoded rows of one partition of users.
+
+        Large logs are written in partitions, each of which has all rows of its users.
         """
-        first = "" if partition is None else f"{partition:05d}-"
-        return self.table(name) / f"part-{first}{number:0{3 if first else 1}d}.parquet"
+        return self.table(name) / f"part-{partition:05d}-{number:03d}.parquet"
 
     def partitions(self, name: str) -> list[list[Path]]:
         """The Parquet files of each partition of a table; a user's rows are in one partition.

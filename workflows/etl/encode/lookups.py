@@ -23,7 +23,7 @@ from workflows.etl.encode.ops import CodeTable, Int32s
 from workflows.etl.read.routing import assign_partitions
 from workflows.etl.read.spilled_log import read_shared_texts, read_texts, write_texts
 from workflows.etl.shape import split
-from workflows.ground.vocabulary import Vocabulary, read_all
+from workflows.ground.vocabulary import FOLDER, Vocabulary
 from workflows.raw import dictionaries
 from workflows.recipe import Recipe
 
@@ -137,7 +137,7 @@ class PartitionLookups:
             return CodeTable(np.append(found, np.int32(NULL)), size, oov_buckets)
         if column in files.shared and dictionaries.are_same(texts, files.texts(column)):
             return CodeTable(np.load(files.codes_path(column)), size, oov_buckets)
-        return CodeTable.of(read_vocabularies(files.folder)[column], texts)
+        return CodeTable.of(read_vocabulary(files.folder, column), texts)
 
     def rows(self, key: str, texts: pa.StringArray) -> Int32s:
         """Return the row in the user or item table of each distinct id, and -1 for null."""
@@ -245,10 +245,10 @@ class LookupFiles:
             np.save(path.with_suffix(".npy"), numbers[some])
 
 
-@functools.lru_cache(maxsize=2)
-def read_vocabularies(folder: Path) -> Mapping[str, Vocabulary]:
-    """Return the vocabularies that the stage in a folder has so far."""
-    return read_all(folder)
+@functools.lru_cache(maxsize=256)
+def read_vocabulary(folder: Path, column: str) -> Vocabulary:
+    """Return the vocabulary of one column from the folder of the stage; that of users is large."""
+    return Vocabulary.read(folder / FOLDER / f"{column}.parquet")
 
 
 def _reuse(

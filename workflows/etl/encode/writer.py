@@ -226,8 +226,15 @@ class Writer:
             raw = ops.to_indices(table.select(plan.columns)[part])
             for column, lists in (histories.lists(part, self.block) if histories else {}).items():
                 raw = raw.append_column(column, lists)
-            path = EtlFiles(self.folder).part(name, number, self._partition)
+            path = self._path(name, number)
             yield Job(plan, raw, path, self._aside, self.block)
+
+    def _path(self, name: str, number: int) -> Path:
+        """Return the path of a part file of a split or table."""
+        files = EtlFiles(self.folder)
+        if self._partition is None:
+            return files.part(name, number)
+        return files.partition_part(name, self._partition, number)
 
     def _slices(self, rows: int) -> list[slice]:
         """Return the rows of each part file; a split or table without rows has one file, too."""
@@ -283,7 +290,7 @@ class Writer:
         for number, part in enumerate(self._slices(len(latest.users))):
             ids = lookups.user_ids(latest.users[part])
             table = pa.table({recipe.user_id: ids, **latest.lists(part)})
-            path = EtlFiles(self.folder).part(LATEST, number, self._partition)
+            path = self._path(LATEST, number)
             pq.write_table(table, path, row_group_size=GROUP)
 
     def _part_events(
