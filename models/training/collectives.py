@@ -33,6 +33,9 @@ _TRAININGS = 1024
 #: three checks without an answer, the operations end with an error. A process that was killed
 #: gives an error at once; this is for a machine that is gone.
 _INTERVAL, _ANSWER = 4, 7
+#: Seconds to wait for an answer of a process on the same machine. Another process sees whether it
+#: lives; and on an overloaded machine, a process that lives may not answer for a long time.
+_ANSWER_HERE = 600
 
 #: The errors of an operation if another rank ended, or no longer answers.
 LOST = (
@@ -58,7 +61,9 @@ def connect(addresses: Sequence[str], rank: int) -> Ranks:
         tf.errors.OpError: the port of this process is taken, or another process ended.
     """
     watch = strategies.CollectiveAllReduceExtended
-    watch._check_health_interval, watch._check_health_timeout = _INTERVAL, _ANSWER
+    is_here = all(address.startswith("127.0.0.1:") for address in addresses)
+    watch._check_health_interval = _INTERVAL
+    watch._check_health_timeout = _ANSWER_HERE if is_here else _ANSWER
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(addresses)}),
         task_type="worker",
