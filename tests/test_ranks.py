@@ -228,7 +228,8 @@ def runs(pid: int) -> bool:
 def command(run: Run, *words: str) -> list[str]:
     code = f"import sys; sys.path[:] = {sys.path!r}; from workflows.cli import main; main()"
     where = ("--recipe", str(run.world.recipe_file), "--run", str(run.store.root))
-    return [sys.executable, "-c", code, "train", *where, "--workers", "2", *words]
+    settings = ("--set", "train.epochs=20", "--set", "train.patience=20")
+    return [sys.executable, "-c", code, "train", *where, *settings, "--workers", "2", *words]
 
 
 VARIABLES = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -253,7 +254,7 @@ def test_a_training_by_two_ranks_goes_on_after_the_end_of_one(tiny: Tiny, tmp_pa
         words = command(run, "--resume")
         done = subprocess.run(words, env=VARIABLES, check=True, stderr=subprocess.PIPE)
         assert "resuming after epoch" in done.stderr.decode()
-    assert len(TrainFiles(run.store.folder("train")).read_history()) == 3
+    assert len(TrainFiles(run.store.folder("train")).read_history()) == 20
     assert {path.name for path in run.store.root.iterdir()} == {".lock", "etl", "train"}
 
 
