@@ -278,7 +278,9 @@ class _Job:
     ) -> Shares:
         recipe = self.recipe
         lookups, writer = self._start_writing(known, earlier, None)
+        release_unused()
         shares = self._write_tables(known, lookups, writer)
+        release_unused()
         assert known.users is not None
         assert known.items is not None
         vocabularies = known.fitted.vocabularies

@@ -228,9 +228,9 @@ class DiskRun:
         for place, step in enumerate(group):
             outcome = step.finish(totals[place], known)
             totals[place] = None  # the sums of users and items are large
+            release_unused()
             self._past.append((step, outcome if step.blocks else None))
             self._due += step.blocks
-        release_unused()
 
 
 def _groups(steps: Sequence[Step], known: Known) -> Iterator[list[Step]]:
