@@ -46,7 +46,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Call, "open", stop)
     monkeypatch.setattr(Call, "device", stop)
-    for module in ("samples.sample", "workflows.doctor.doctor"):
+    for module in ("samples.sample", "workflows.doctor.doctor", "workflows.recipe.schema.schema"):
         monkeypatch.setattr(module, stop)
 
 

@@ -130,4 +130,5 @@ def test_a_published_recipe_takes_its_sample_from_raw_files_to_towers_that_take_
 def _scores(recommender: Recommender, rule: str) -> np.ndarray:
     """Return the scores of all users' lists for a rule of context."""
     users, given = read_users(RecommendRequest(context=(rule,)), recommender)
-    return recommender.rank(users, ListOptions(), given).top.scores
+    ids = users.to_numpy(zero_copy_only=False)
+    return recommender.rank(ids, ListOptions(), given).top.scores
