@@ -51,7 +51,9 @@ LEARNERS = {
 OTHERS = {"random": Random(), "popularity": Popularity(), "recent": RecentPopularity(days=1.0)}
 FITTED = {name: model.fit(WORLD.train) for name, model in (LEARNERS | OTHERS).items()}
 FITTED["exact"] = exact()
-for kind in KINDS:  # so eager that it finds everything, for lists so short that it is asked at all
+#: The kinds of indices for catalogues of any size; ivf_pq needs 256 items.
+SMALL_KINDS = [kind for kind in KINDS if kind != "ivf_pq"]
+for kind in SMALL_KINDS:  # so eager that it finds everything, for lists so short that it is asked
     index = replace(Index.build(exact().items, kind), effort=64, at=2)
     FITTED[f"ann-{kind}"] = Ann(exact().users, index)
 
@@ -62,7 +64,7 @@ def test_every_retriever_keeps(name, promise):
     assert promise(FITTED[name], WORLD)
 
 
-@pytest.mark.parametrize("name", [*LEARNERS, "exact", *(f"ann-{kind}" for kind in KINDS)])
+@pytest.mark.parametrize("name", [*LEARNERS, "exact", *(f"ann-{kind}" for kind in SMALL_KINDS)])
 def test_learners_find_the_withheld(name):
     assert finds_the_withheld(FITTED[name], WORLD)
 

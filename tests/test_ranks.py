@@ -235,6 +235,7 @@ def command(run: Run, *words: str) -> list[str]:
 VARIABLES = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.quality  # about a minute: four processes that import TensorFlow, one after another
 def test_a_training_by_two_ranks_goes_on_after_the_end_of_one(tiny: Tiny, tmp_path: Path) -> None:
     """test_collectives.py compares the weights with those of one process."""
     run = tiny.prepared.branch(tmp_path / "run")

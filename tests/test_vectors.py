@@ -64,9 +64,9 @@ def test_normalised_vectors_have_length_one_and_missing_ones_zero(scale):
     layer = Vectors(Schema([vector("look", 2, **{NORMALIZE: "true"})]), None, seed=1)
     given = np.array([[3, 4], [0, 0], [np.nan, np.nan], [0, -2]], np.float32) * np.float32(scale)
     expected = [[0.6, 0.8], [0, 0], [0, 0], [0, -1]]
-    np.testing.assert_allclose(layer.encode("look", tf.constant(given)), expected, rtol=1e-6)
+    np.testing.assert_allclose(layer.encode("look", tf.constant(given), False), expected, rtol=1e-6)
     plain = Vectors(Schema([vector("look", 2)]), None, seed=1)  # the control
-    np.testing.assert_array_equal(plain.encode("look", tf.constant(given[:2])), given[:2])
+    np.testing.assert_array_equal(plain.encode("look", tf.constant(given[:2]), False), given[:2])
 
 
 def test_a_code_has_the_vector_of_its_item_unless_items_share_it():

@@ -7,12 +7,13 @@ with the same function, so that the same seed and the same users give the same s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from models.core.retriever import Ints
+if TYPE_CHECKING:  # recipes import this module, and need no SciPy
+    from models.core.retriever import Ints
 
 
 class SampledRows(NamedTuple):

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from workflows.cli.call import Call
-from workflows.cli.ranks import connected, run_as_rank, run_ranks
 from workflows.cli.show import print_error, show, show_text
 from workflows.ground.ranks import Rank, find_cluster
-from workflows.model_kinds import refuse_options
 
 if TYPE_CHECKING:
     from workflows.train import Fitted
@@ -37,6 +35,9 @@ def train(
     """Fit the models of the recipe, and keep each model's best epoch on the validation part."""
     rank = Rank.of_this_process()
     device = call.device()
+    from workflows.cli.ranks import connected, run_as_rank, run_ranks
+    from workflows.model_kinds import refuse_options
+
     if rank is None and (cluster := find_cluster(workers)):
         run_ranks(call, cluster, device)
         return
