@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from models.core.retriever import Ints, Ragged
 Group = TypeVar("Group")
 
 
-class Piece(NamedTuple, Generic[Group]):
+@dataclass(frozen=True)
+class Piece(Generic[Group]):
     """Some of the wanted rows, which are in the same row group.
 
     Attributes:
@@ -111,7 +113,7 @@ def take_lists(groups: RowGroups[Ragged], rows: Ints) -> Ragged:
     """
     known = np.flatnonzero(rows >= 0)
     pieces = [
-        piece._replace(positions=known[piece.positions]) for piece in groups.pieces(rows[known])
+        replace(piece, positions=known[piece.positions]) for piece in groups.pieces(rows[known])
     ]
     if not pieces:
         return Ragged.empty(len(rows))

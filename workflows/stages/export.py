@@ -174,8 +174,8 @@ class Export:
         vectors = np.tile(self.unknown_user, (len(rows), 1))
         known = np.flatnonzero(rows >= 0)
         with reading(self.files.embeddings("user"), "export"):
-            for positions, group, inside in self._vectors.pieces(rows[known]):
-                vectors[known[positions]] = group[inside]
+            for piece in self._vectors.pieces(rows[known]):
+                vectors[known[piece.positions]] = piece.group[piece.rows]
         return vectors
 
     @cached_property
