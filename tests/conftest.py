@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 NEEDS = {
     "test_copied_export.py": ("fastapi", "httpx"),
     "test_docs.py": ("fastapi",),
+    "test_raw_columns.py": ("uvicorn",),
     "test_raw_values.py": ("fastapi",),
     "test_reference.py": ("fastapi",),
     "test_report_charts.py": ("matplotlib",),
     "test_schema.py": ("jsonschema",),
+    "test_sequences.py": ("uvicorn",),
     "test_serve*.py": ("fastapi", "fastapi_offline", "httpx"),
     "test_tracking.py": ("mlflow",),
     "test_tune.py": ("optuna",),
