@@ -258,24 +258,12 @@ def test_a_folder_for_partitions_is_empty_afterwards(
 ) -> None:
     aside = tmp_path / "spill"
     aside.mkdir()
-    store = Store(world.folder.parent / "run")
-    etl(
-        world.write().recipe(),
-        store,
-        DEVICE,
-        data=world.folder,
-        engine=Engine(spill=str(aside)),
-    )
+    store, engine = Store(world.folder.parent / "run"), Engine(spill=str(aside))
+    etl(world.write().recipe(), store, DEVICE, data=world.folder, engine=engine)
     assert not list(aside.iterdir())
     world.log[3]["when"] = "noon"
     with pytest.raises(DataError, match="'noon' cannot be"):
-        etl(
-            world.write().recipe(),
-            store,
-            DEVICE,
-            data=world.folder,
-            engine=Engine(spill=str(aside)),
-        )
+        etl(world.write().recipe(), store, DEVICE, data=world.folder, engine=engine)
     assert not list(aside.iterdir())
 
 

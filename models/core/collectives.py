@@ -34,7 +34,7 @@ class Share:
     rank: int = 0
     size: int = 1
 
-    def of(self, n: int) -> slice:
+    def of(self, n: int | Tensor) -> slice:
         """Return this process's part of n elements; the parts differ by one element at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 

@@ -170,8 +170,7 @@ class SampledLoss(ModelOutput):
         share = self.collectives.share
         if share.size == 1 or not self.splits_items:
             return self.embed_items(rows, training)
-        n = tf.size(rows)
-        part = rows[n * share.rank // share.size : n * (share.rank + 1) // share.size]
+        part = rows[share.of(tf.size(rows))]
         return self.collectives.gather(self.embed_items(part, training)).values
 
     def _weights(

@@ -13,8 +13,27 @@ from models.core.retriever import Ints
 from models.training.positives import Positives, number_users
 
 
+class CapsUsers:
+    """A loader by which an epoch takes a limited number of rows of each user.
+
+    Attributes:
+        max_per_user: largest number of training rows of a user in an epoch; None for all.
+    """
+
+    max_per_user: int | None
+
+    @property
+    def counted(self) -> list[str]:
+        """The names of the columns that `count` reads."""
+        return [] if self.max_per_user is None else [USER_ROW]
+
+    def count(self, columns: Columns) -> int:
+        """Return how many rows of a partition an epoch takes."""
+        return count_capped(as_array(columns[USER_ROW]), self.max_per_user)
+
+
 @dataclass(frozen=True)
-class RowLoader:
+class RowLoader(CapsUsers):
     """Makes the rows of a window (some partitions in memory) ready for batches of single rows.
 
     Attributes:
@@ -27,15 +46,6 @@ class RowLoader:
     names: Sequence[str]
     max_per_user: int | None = None
     with_positives: bool = False
-
-    @property
-    def counted(self) -> list[str]:
-        """The names of the columns that `count` reads."""
-        return [] if self.max_per_user is None else [USER_ROW]
-
-    def count(self, columns: Columns) -> int:
-        """Return how many rows of a partition an epoch takes."""
-        return count_capped(as_array(columns[USER_ROW]), self.max_per_user)
 
     def load(self, columns: Columns, *, complete: bool) -> ShuffledRows:
         """Return the rows of some partitions in memory, ready to be shuffled."""

@@ -17,11 +17,11 @@ from models.core.column_names import HISTORY_AGES, ITEM_ROW, USER_ROW
 from models.core.columns import Column, Columns, as_array, take_rows
 from models.core.retriever import Ints, Ragged
 from models.training.positives import Positives, number_users
-from models.training.row_batches import count_capped
+from models.training.row_batches import CapsUsers
 
 
 @dataclass(frozen=True)
-class SequenceLoader:
+class SequenceLoader(CapsUsers):
     """Makes the rows of a window (some partitions in memory) ready for batches of sequences.
 
     Each training row is the target of one step in each epoch. A sequence of more than `max_len` + 1
@@ -52,15 +52,6 @@ class SequenceLoader:
     max_per_user: int | None = None
     with_ages: bool = False
     with_positives: bool = False
-
-    @property
-    def counted(self) -> list[str]:
-        """The names of the columns that `count` reads."""
-        return [] if self.max_per_user is None else [USER_ROW]
-
-    def count(self, columns: Columns) -> int:
-        """Return how many rows of a partition an epoch takes."""
-        return count_capped(as_array(columns[USER_ROW]), self.max_per_user)
 
     def load(self, columns: Columns, *, complete: bool) -> Sequences:
         """Return the users' sequences in some partitions, ready to be cut and shuffled."""
